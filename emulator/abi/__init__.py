@@ -1,0 +1,1 @@
+"""Facts of the Linux kernel's headers: numbers and layouts, no behaviour."""

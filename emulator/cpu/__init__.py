@@ -1,0 +1,1 @@
+"""The CPU and its MMU: the only package that touches Unicorn."""

@@ -1,0 +1,1 @@
+"""The kernel's objects: the things with lifetimes."""
