@@ -1,0 +1,1 @@
+"""What the debugger needs of the machine: points, stepping, catching; `target.py` is what gdbstub sees."""

@@ -1,0 +1,1 @@
+"""Recording and replay: log, checkpoints, timeline."""

@@ -1,0 +1,1 @@
+"""Open file descriptions: one file per kind of object behind a descriptor."""
