@@ -9,6 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from emulator.abi.errno import E
+
+if TYPE_CHECKING:
+    from emulator.kernel.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +25,17 @@ class HostPoll:
     events: int
 
 
-@dataclass(slots=True, eq=False)
 class WaitQueue:
-    """Tasks that wait for one object.  `wake` moves them back to the run queue; they check again for themselves."""
+    """Tasks that wait for one object.  `wake` moves them back to the run queue; they check again for themselves.
 
-    _waiters: dict[int, Callable[[], None]] = field(default_factory=dict)  # task serial -> make it runnable
+    `subscribe` is for objects that watch objects (epoll, signalfd): called at every wake, until unsubscribed.
+    """
+
+    __slots__ = ("_subscribers", "_waiters")
+
+    def __init__(self) -> None:
+        self._waiters: dict[int, Callable[[], None]] = {}  # task serial -> make it runnable
+        self._subscribers: list[Callable[[], None]] = []
 
     def add(self, serial: int, wake: Callable[[], None]) -> None:
         """Called by the dispatcher when a task blocks."""
@@ -35,10 +47,26 @@ class WaitQueue:
 
     def wake(self, count: int | None = None) -> int:
         """Wake all, or the first `count` in order of arrival; returns how many."""
-        chosen = list(self._waiters)[:count]
-        for serial in chosen:
-            self._waiters.pop(serial)()
-        return len(chosen)
+        woken = 0
+        if self._waiters:
+            for serial in list(self._waiters)[:count]:
+                make_runnable = self._waiters.pop(serial, None)
+                if make_runnable is not None:
+                    make_runnable()
+                    woken += 1
+        if self._subscribers:
+            for notify in tuple(self._subscribers):
+                notify()
+        return woken
+
+    def subscribe(self, notify: Callable[[], None]) -> None:
+        """Call `notify` at every wake."""
+        self._subscribers.append(notify)
+
+    def unsubscribe(self, notify: Callable[[], None]) -> None:
+        """Stop calling `notify`."""
+        if notify in self._subscribers:
+            self._subscribers.remove(notify)
 
     def __len__(self) -> int:
         return len(self._waiters)
@@ -49,6 +77,11 @@ class Wait:
     """What a blocked task waits for: any of these queues or host fds, or the deadline (CLOCK_MONOTONIC, ns).
 
     `what` is for people and /proc/PID/wchan ("futex_wait", "pipe_read", "do_poll").
+    `restart` says how a signal ends the call: ERESTARTSYS (restarted if SA_RESTART), ERESTARTNOHAND (only if no
+    handler runs: poll, select, sigsuspend, pause), ERESTART_RESTARTBLOCK (by restart_syscall: nanosleep, timed futex),
+    ERESTARTNOINTR (always), EINTR (never).  See signal(7), "Interruption of system calls".
+    `interrupted`, if given, is called when a signal ends the call; what it returns, if not None, is the call's result
+    (a write that already moved some bytes).
     """
 
     what: str
@@ -56,6 +89,8 @@ class Wait:
     host: tuple[HostPoll, ...] = ()
     deadline_ns: int | None = None
     interruptible: bool = True
+    restart: E = E.ERESTARTSYS
+    interrupted: Callable[[Task], int | None] | None = field(default=None, compare=False)
 
 
 class Block(Exception):  # noqa: N818 - control flow, not an error

@@ -1,0 +1,47 @@
+"""Who a task is: user and group ids, capabilities.  Source: credentials(7), capabilities(7).
+
+Rule: ids are the guest's own numbers, initially the host user's; a change of them is the guest's alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ALL_CAPABILITIES = (1 << 41) - 1
+UNCHANGED = 0xFFFFFFFF  # -1 as uid_t: leave alone
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Replaced as a whole; threads of a process may differ, as in Linux."""
+
+    ruid: int = 0
+    euid: int = 0
+    suid: int = 0
+    fsuid: int = 0
+    rgid: int = 0
+    egid: int = 0
+    sgid: int = 0
+    fsgid: int = 0
+    groups: tuple[int, ...] = ()
+    cap_effective: int = 0
+    cap_permitted: int = 0
+    cap_inheritable: int = 0
+    cap_bounding: int = ALL_CAPABILITIES
+    no_new_privs: bool = False
+    keep_caps: bool = False
+    securebits: int = 0
+
+    @classmethod
+    def of(cls, uid: int, gid: int, groups: tuple[int, ...] = ()) -> Credentials:
+        """Those of a fresh login: root has every capability."""
+        caps = ALL_CAPABILITIES if uid == 0 else 0
+        return cls(uid, uid, uid, uid, gid, gid, gid, gid, groups, caps, caps)
+
+    def capable(self, capability: int) -> bool:
+        """Is CAP_<number> effective?"""
+        return bool(self.cap_effective >> capability & 1)
+
+
+CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SETPCAP = 0, 5, 6, 7, 8
+CAP_NET_BIND_SERVICE, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_SYS_RESOURCE = 10, 19, 21, 23, 24

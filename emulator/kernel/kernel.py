@@ -1,0 +1,160 @@
+"""The kernel: everything that is there once.
+
+Rule: objects reach each other through the `Kernel` they belong to; there are no globals, so two machines can live in
+one Python process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from emulator.abi.signals import (
+    CLD_CONTINUED,
+    CLD_DUMPED,
+    CLD_EXITED,
+    CLD_KILLED,
+    CLD_STOPPED,
+    SIG_IGN,
+    Sa,
+    Siginfo,
+    Signal,
+)
+from emulator.kernel import signals
+from emulator.kernel.clock import Clock
+from emulator.kernel.scheduler import Scheduler
+from emulator.kernel.tasks import Task, TaskRegistry
+from emulator.kernel.thread_group import Session, ThreadGroup
+
+if TYPE_CHECKING:
+    from emulator.arch.model import Arch
+    from emulator.kernel.events import DebuggerPolicy, Event
+
+    # Owned by other helpers; typed as soon as they land.
+    Host = Any
+    Cpu = Any
+    Arena = Any
+
+log = logging.getLogger("emulator.kernel")
+
+
+@dataclass(slots=True)
+class Config:
+    """What the command line decides."""
+
+    root: str = "/"  # host directory that is the guest's /
+    cwd: str = "/"  # guest path
+    net: str = "host"  # host | loopback | none
+    memory_limit: int | None = None  # bytes of guest frames
+    seed: int | None = None
+    aslr: bool = False
+    hostname: str | None = None
+    hooks: str = "auto"  # c | python | auto
+    library_path: tuple[str, ...] = field(default_factory=tuple)  # -L: sysroots to look programs' interpreters up in
+
+
+class Kernel:
+    """One Linux machine."""
+
+    def __init__(self, arch: Arch, config: Config, host: Host, cpu: Cpu, arena: Arena) -> None:
+        self.arch = arch
+        self.config = config
+        self.host = host
+        self.cpu = cpu
+        self.arena = arena
+        self.clock = Clock(host)
+        self.scheduler = Scheduler(self.clock, config.seed)
+        self.tasks = TaskRegistry()
+        self.groups: dict[int, ThreadGroup] = {}
+        self.init_session = Session(0)
+        self.events: deque[Event] = deque()
+        self.debugger: DebuggerPolicy | None = None
+        self.current: Task | None = None  # whose context the CPU holds
+        self.first_group: ThreadGroup | None = None
+        self.hostname = config.hostname or "emugdb"
+        self.domainname = "(none)"
+        self.strace: Any = None  # a tracer with entry(task), leave(task, result): --strace
+        self.extensions: dict[str, Any] = {}  # one slot per subsystem that keeps machine-wide state (futexes, shm, ...)
+
+    # -- processes ---------------------------------------------------------------------------------------------
+
+    def ids_in_use(self) -> frozenset[int]:
+        """Process-group and session ids that live on without a process of that number."""
+        return frozenset(group.pgid for group in self.groups.values()) | frozenset(
+            group.sid for group in self.groups.values()
+        )
+
+    def members(self, pgid: int) -> Iterator[ThreadGroup]:
+        """The processes of a process group."""
+        return (group for group in list(self.groups.values()) if group.pgid == pgid)
+
+    def send_to_pgrp(self, pgid: int, info: Siginfo) -> int:
+        """Signal every process of a process group; how many there were."""
+        count = 0
+        for group in self.members(pgid):
+            if not group.zombie:
+                signals.send_to_group(group, info)
+                count += 1
+        return count
+
+    def orphaned(self, pgid: int) -> bool:
+        """Has no member a parent in another group of the same session? (setpgid(2), "orphaned process group")"""
+        for group in self.members(pgid):
+            parent = group.parent
+            if parent is not None and parent.pgid != pgid and parent.session is group.session:
+                return False
+        return True
+
+    # -- job control -------------------------------------------------------------------------------------------
+
+    def stop_group(self, group: ThreadGroup, signo: int) -> None:
+        """A stop signal takes its default action: no thread of the process runs until SIGCONT."""
+        if group.stopped or group.exiting:
+            return
+        group.stopped = True
+        group.stop_signal = signo
+        group.stop_report = signo << 8 | 0x7F
+        self._tell_parent_of_job(group, CLD_STOPPED, signo)
+
+    def continue_group(self, group: ThreadGroup, *, silently: bool = False) -> None:
+        """SIGCONT has been generated (or SIGKILL, then silently)."""
+        if not group.stopped:
+            return
+        group.stopped = False
+        if not silently:
+            group.stop_report = 0xFFFF
+            self._tell_parent_of_job(group, CLD_CONTINUED, Signal.SIGCONT)
+
+    def _tell_parent_of_job(self, group: ThreadGroup, code: int, status: int) -> None:
+        parent = group.parent
+        if parent is None:
+            return
+        action = parent.sighand.actions[Signal.SIGCHLD]
+        if not action.flags & Sa.NOCLDSTOP and action.handler != SIG_IGN:
+            signals.send_to_group(parent, self.child_info(group, code, status))
+        parent.child_event.wake()
+
+    def child_info(self, group: ThreadGroup, code: int, status: int) -> Siginfo:
+        """The siginfo of SIGCHLD."""
+        uid = group.leader.credentials.ruid if group.leader is not None else 0
+        ticks = group.usage.user_ns // 10_000_000
+        return Siginfo(Signal.SIGCHLD, code, pid=group.tgid, uid=uid, status=status, utime=ticks)
+
+    def exit_info(self, group: ThreadGroup) -> Siginfo:
+        """The SIGCHLD of a process that has exited."""
+        status = group.exit_status
+        if status & 0x7F == 0:
+            return self.child_info(group, CLD_EXITED, status >> 8 & 0xFF)
+        return self.child_info(group, CLD_DUMPED if status & 0x80 else CLD_KILLED, status & 0x7F)
+
+    # -- timers ------------------------------------------------------------------------------------------------
+
+    def timer_signal_taken(self, group: ThreadGroup, info: Siginfo) -> Siginfo:
+        """A POSIX timer's signal is being delivered: fill in its overrun count and rearm it."""
+        timer = group.posix_timers.get(info.timer_id)
+        if timer is None:
+            return info
+        return replace(info, overrun=timer.taken())

@@ -1,0 +1,135 @@
+"""Who runs next: one CPU, a run queue in order of arrival, quanta in clock instructions.
+
+Rule: a task is switched only at a clock limit or in a system call, and the order depends on nothing but the queue, so
+two runs with the same inputs interleave alike.  `--seed` draws the lengths of the quanta, reproducibly.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+from emulator.kernel.tasks import TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from emulator.kernel.clock import Clock
+    from emulator.kernel.tasks import Task
+    from emulator.kernel.waits import Wait
+
+QUANTUM_INSNS = 200_000
+
+
+class Scheduler:
+    """The run queue and the blocked tasks' ties to what wakes them."""
+
+    def __init__(self, clock: Clock, seed: int | None = None) -> None:
+        self._clock = clock
+        self._random = random.Random(seed) if seed is not None else None
+        self.queue: deque[Task] = deque()
+        self.host_waiters: dict[int, Task] = {}  # serial -> blocked on host fds
+
+    def quantum(self) -> int:
+        """How many instructions the next turn lasts."""
+        if self._random is None:
+            return QUANTUM_INSNS
+        return self._random.randint(500, 2 * QUANTUM_INSNS)
+
+    def enqueue(self, task: Task) -> None:
+        """Put a runnable task at the end of the queue, once."""
+        if not task.queued:
+            task.queued = True
+            self.queue.append(task)
+
+    def start(self, task: Task) -> None:
+        """A new task may run."""
+        task.state = TaskState.RUNNABLE
+        self.enqueue(task)
+
+    def block(self, task: Task, wait: Wait) -> None:
+        """Tie a task to everything that can wake it."""
+        task.state = TaskState.BLOCKED
+        task.wait = wait
+        task.woken = False
+        task.voluntary_switches += 1
+        serial = task.uid.serial
+        if wait.queues:
+            wake = partial(self.wake, task)
+            for queue in wait.queues:
+                queue.add(serial, wake)
+        if wait.host:
+            self.host_waiters[serial] = task
+        if wait.deadline_ns is not None:
+            task.timer = self._clock.call_at(wait.deadline_ns, partial(self.expire, task))
+
+    def untie(self, task: Task) -> None:
+        """Cut a task loose from what it waits for."""
+        wait = task.wait
+        if wait is None:
+            return
+        serial = task.uid.serial
+        for queue in wait.queues:
+            queue.discard(serial)
+        if wait.host:
+            self.host_waiters.pop(serial, None)
+        if task.timer is not None:
+            task.timer.cancel()
+            task.timer = None
+        task.wait = None
+
+    def wake(self, task: Task) -> None:
+        """The thing waited for has changed: run the handler again."""
+        if task.state is TaskState.BLOCKED:
+            self.untie(task)
+            task.woken = True
+            task.state = TaskState.RUNNABLE
+            self.enqueue(task)
+
+    def expire(self, task: Task) -> None:
+        """The deadline has passed."""
+        if task.state is TaskState.BLOCKED:
+            task.timer = None
+            self.untie(task)
+            task.state = TaskState.RUNNABLE
+            self.enqueue(task)
+
+    def notify(self, task: Task) -> None:
+        """A signal or another order has come: look before going back to user mode, and end an interruptible wait."""
+        task.attention = True
+        if task.state is TaskState.BLOCKED:
+            wait = task.wait
+            if wait is None or wait.interruptible or task.group.exiting or task.signals.pending.mask & 0x100:
+                self.untie(task)
+                task.state = TaskState.RUNNABLE
+                self.enqueue(task)
+
+    def remove(self, task: Task) -> None:
+        """The task exits or stops."""
+        self.untie(task)
+        if task.queued:
+            task.queued = False
+            self.queue.remove(task)
+
+    def runnable(self) -> Iterable[Task]:
+        """Everybody in the queue, first to run first."""
+        return iter(self.queue)
+
+    def next(self) -> Task | None:
+        """Take the first task that may run; held and stopped ones keep their turn."""
+        queue = self.queue
+        for _ in range(len(queue)):
+            task = queue.popleft()
+            if task.hold or (task.group.stopped and not task.group.exiting):
+                queue.append(task)
+                continue
+            task.queued = False
+            return task
+        return None
+
+    @property
+    def contended(self) -> bool:
+        """Does anybody else want the CPU?"""
+        return bool(self.queue)

@@ -1,0 +1,176 @@
+"""A process: what its threads share.
+
+Source: credentials(7) (process groups and sessions), wait(2), getrlimit(2), <asm-generic/resource.h>.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from emulator.kernel.signals import SigHand, SignalQueue
+from emulator.kernel.waits import WaitQueue
+
+if TYPE_CHECKING:
+    from emulator.kernel.tasks import Task
+
+RLIM_INFINITY = (1 << 64) - 1
+(
+    RLIMIT_CPU,
+    RLIMIT_FSIZE,
+    RLIMIT_DATA,
+    RLIMIT_STACK,
+    RLIMIT_CORE,
+    RLIMIT_RSS,
+    RLIMIT_NPROC,
+    RLIMIT_NOFILE,
+    RLIMIT_MEMLOCK,
+    RLIMIT_AS,
+    RLIMIT_LOCKS,
+    RLIMIT_SIGPENDING,
+    RLIMIT_MSGQUEUE,
+    RLIMIT_NICE,
+    RLIMIT_RTPRIO,
+    RLIMIT_RTTIME,
+) = range(16)
+
+
+def default_rlimits() -> list[tuple[int, int]]:
+    """(soft, hard) by RLIMIT_*: those of a Debian login."""
+    limits = [(RLIM_INFINITY, RLIM_INFINITY)] * 16
+    limits[RLIMIT_STACK] = (8 << 20, RLIM_INFINITY)
+    limits[RLIMIT_CORE] = (0, RLIM_INFINITY)
+    limits[RLIMIT_NPROC] = (30000, 30000)
+    limits[RLIMIT_NOFILE] = (1024, 1048576)
+    limits[RLIMIT_MEMLOCK] = (8 << 20, 8 << 20)
+    limits[RLIMIT_SIGPENDING] = (30000, 30000)
+    limits[RLIMIT_MSGQUEUE] = (819200, 819200)
+    limits[RLIMIT_NICE] = (0, 0)
+    limits[RLIMIT_RTPRIO] = (0, 0)
+    return limits
+
+
+class Session:
+    """A session and its controlling terminal (a tty object of kernel/files/tty.py)."""
+
+    __slots__ = ("foreground_pgid", "sid", "tty")
+
+    def __init__(self, sid: int) -> None:
+        self.sid = sid
+        self.tty: Any = None
+        self.foreground_pgid = 0
+
+
+class Usage:
+    """What getrusage(2) and times(2) count."""
+
+    __slots__ = ("major_faults", "minor_faults", "switches", "system_ns", "user_ns")
+
+    def __init__(self) -> None:
+        self.user_ns = 0
+        self.system_ns = 0
+        self.minor_faults = 0
+        self.major_faults = 0
+        self.switches = 0
+
+    def add(self, other: Usage) -> None:
+        """Accumulate a reaped child's, or an exited thread's."""
+        self.user_ns += other.user_ns
+        self.system_ns += other.system_ns
+        self.minor_faults += other.minor_faults
+        self.major_faults += other.major_faults
+        self.switches += other.switches
+
+
+class ThreadGroup:
+    """One process, from its first thread to its reaping."""
+
+    __slots__ = (
+        "__weakref__",
+        "argv",
+        "child_event",
+        "child_usage",
+        "children",
+        "dumpable",
+        "envp",
+        "exe",
+        "exec_count",
+        "exit_event",
+        "exit_signal",
+        "exit_status",
+        "exiting",
+        "itimers",
+        "leader",
+        "parent",
+        "pending",
+        "pgid",
+        "posix_timers",
+        "reaped",
+        "rlimits",
+        "session",
+        "sighand",
+        "start_ns",
+        "stop_report",
+        "stop_signal",
+        "stopped",
+        "subreaper",
+        "tasks",
+        "tgid",
+        "timer_serial",
+        "usage",
+    )
+
+    def __init__(self, tgid: int, parent: ThreadGroup | None, pgid: int, session: Session, sighand: SigHand) -> None:
+        self.tgid = tgid
+        self.parent = parent  # None: nobody waits for it, it is reaped by itself (child of "init")
+        self.children: dict[int, ThreadGroup] = {}
+        self.pgid = pgid
+        self.session = session
+        self.sighand = sighand
+        self.pending = SignalQueue()
+        self.tasks: dict[int, Task] = {}  # by tid, live ones; the leader first
+        self.leader: Task | None = None
+        self.exit_signal = 17  # SIGCHLD, or what clone said
+        self.exit_status = 0  # wait status
+        self.exiting = False  # exit_group or a fatal signal has begun
+        self.reaped = False
+        self.exit_event = WaitQueue()  # woken when it becomes a zombie: pidfd
+        self.child_event = WaitQueue()  # woken when a child changes state: wait4
+        self.stopped = False  # job control: group stop in force
+        self.stop_signal = 0
+        self.stop_report: int | None = None  # unreported CLD_STOPPED / CLD_CONTINUED, as a wait status
+        self.subreaper = False
+        self.rlimits = default_rlimits()
+        self.usage = Usage()  # of threads that have exited
+        self.child_usage = Usage()
+        self.itimers: dict[int, Any] = {}
+        self.posix_timers: dict[int, Any] = {}
+        self.timer_serial = 0
+        self.exe = ""  # guest path of the program
+        self.argv: tuple[bytes, ...] = ()
+        self.envp: tuple[bytes, ...] = ()
+        self.start_ns = 0
+        self.dumpable = 1
+        self.exec_count = 0
+
+    @property
+    def sid(self) -> int:
+        """The session id."""
+        return self.session.sid
+
+    @property
+    def ppid(self) -> int:
+        """The parent's process id; 1, an init that is not there, for the first process and orphans."""
+        return self.parent.tgid if self.parent is not None else 1
+
+    @property
+    def comm(self) -> str:
+        """The leader's name (/proc/PID/comm)."""
+        return self.leader.name if self.leader is not None else ""
+
+    @property
+    def zombie(self) -> bool:
+        """Every thread has exited and nobody has waited for it yet."""
+        return not self.tasks and not self.reaped
+
+    def __repr__(self) -> str:
+        return f"<ThreadGroup {self.tgid} {self.comm!r} {len(self.tasks)} tasks>"
