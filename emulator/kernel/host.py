@@ -1,0 +1,352 @@
+"""The only door to the host's operating system.
+
+Rule: nothing else under `emulator/` calls the host (cpu/ maps its own arena).  Every failure leaves here as a
+`LinuxError` *by name*, the errno-less failures of Python included, so that no host number and no Python exception ever
+reaches a guest.  Time and randomness come through here too: record and replay wrap this one object.
+Sources: man 2 of each call; errno(3); PEP 475 (the interpreter retries EINTR).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import resource
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from emulator.abi.errno import E
+from emulator.errors import LinuxError
+
+T = TypeVar("T")
+Bytes: TypeAlias = bytes | bytearray | memoryview
+
+_ALIASES = {"EDEADLOCK": E.EDEADLK, "EWOULDBLOCK": E.EAGAIN, "ENOTSUP": E.EOPNOTSUPP, "ECANCELLED": E.ECANCELED}
+_BY_NUMBER: dict[int, E] = {
+    number: _ALIASES[name] if name in _ALIASES else E[name]
+    for number, name in errno.errorcode.items()
+    if name in _ALIASES or name in E.__members__
+}
+IOV_MAX = 1024
+
+
+def by_number(number: int) -> E:
+    """Return the errno the host calls `number`; EIO for one that Linux does not have."""
+    return _BY_NUMBER.get(number, E.EIO)
+
+
+def linux_error(error: BaseException) -> LinuxError:
+    """Translate a failure of a host call; what Python reports without an errno has a defined one here."""
+    match error:
+        case LinuxError():
+            return error
+        case socket.gaierror() | socket.herror():
+            return LinuxError(E.EADDRNOTAVAIL)
+        case OSError(errno=int() as number):
+            return LinuxError(by_number(number))
+        case TimeoutError():
+            return LinuxError(E.ETIMEDOUT)
+        case OSError():  # "AF_UNIX path too long" and its like
+            return LinuxError(E.EINVAL)
+        case UnicodeError():
+            return LinuxError(E.EILSEQ)
+        case OverflowError():
+            return LinuxError(E.EINVAL)
+        case ValueError():
+            text = str(error)
+            closed = "closed file" in text or "file descriptor" in text
+            return LinuxError(E.EBADF if closed else E.EINVAL)
+        case MemoryError():
+            return LinuxError(E.ENOMEM)
+        case _:
+            return LinuxError(E.EIO)
+
+
+FAILURES = (OSError, ValueError, OverflowError, MemoryError)  # UnicodeError is a ValueError
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Run a block of host calls; its failures leave as LinuxError."""
+    try:
+        yield
+    except FAILURES as error:
+        raise linux_error(error) from None
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_AT_FDCWD = -100
+
+
+def _c(name: str, *argtypes: Any, restype: Any = ctypes.c_int) -> Callable[..., int] | None:
+    """Bind one libc function that `os` lacks; None where this libc has no such function."""
+    function = getattr(_libc, name, None)
+    if function is None:
+        return None
+    function.argtypes = argtypes
+    function.restype = restype
+
+    def call(*args: Any) -> int:
+        result: int = function(*args)
+        if result == -1:
+            raise LinuxError(by_number(ctypes.get_errno()))
+        return result
+
+    return call
+
+
+_int, _uint, _long, _ssize, _ptr, _str = (
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.c_int64,
+    ctypes.c_ssize_t,
+    ctypes.c_void_p,
+    ctypes.c_char_p,
+)
+_getdents64 = _c("getdents64", _int, _ptr, ctypes.c_size_t, restype=_ssize)
+_renameat2 = _c("renameat2", _int, _str, _int, _str, _uint)
+_statx = _c("statx", _int, _str, _int, _uint, _ptr)
+_fallocate = _c("fallocate", _int, _int, _long, _long)
+_faccessat = _c("faccessat", _int, _str, _int, _int)
+_linkat = _c("linkat", _int, _str, _int, _str, _int)
+_mknodat = _c("mknodat", _int, _str, _uint, ctypes.c_uint64)
+_utimensat = _c("utimensat", _int, _ptr, _ptr, _int)
+_sync_file_range = _c("sync_file_range", _int, _long, _long, _uint)
+_fstatfs = _c("fstatfs64", _int, _ptr)
+_statfs = _c("statfs64", _str, _ptr)
+_preadv2 = _c("preadv2", _int, _ptr, _int, _long, _int, restype=_ssize)
+_pwritev2 = _c("pwritev2", _int, _ptr, _int, _long, _int, restype=_ssize)
+_listxattr_fd = _c("flistxattr", _int, _ptr, ctypes.c_size_t, restype=_ssize)
+
+
+def _have(function: Callable[..., int] | None) -> Callable[..., int]:
+    if function is None:
+        raise LinuxError(E.ENOSYS)
+    return function
+
+
+class HostFd:
+    """Owns a host descriptor that has no description yet; closes it when it is dropped."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def take(self) -> int:
+        """Give up ownership."""
+        number, self.number = self.number, -1
+        return number
+
+    def close(self) -> None:
+        """Close now."""
+        if self.number >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self.take())
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Host:
+    """The host kernel as the emulator sees it.  Every method raises LinuxError and nothing else."""
+
+    def __init__(self) -> None:
+        """Raise the descriptor limit, and take the umask over: the guest's own is applied by hand."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < hard:
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.initial_umask = os.umask(0)
+
+    # -- anything ------------------------------------------------------------------------------------------------
+
+    def call(self, function: Callable[..., T], /, *args: Any, **keywords: Any) -> T:
+        """Call any function of the standard library that talks to the host."""
+        try:
+            return function(*args, **keywords)
+        except FAILURES as error:
+            raise linux_error(error) from None
+
+    # -- time and randomness -------------------------------------------------------------------------------------
+
+    def monotonic_ns(self) -> int:
+        """CLOCK_MONOTONIC."""
+        return time.monotonic_ns()
+
+    def realtime_ns(self) -> int:
+        """CLOCK_REALTIME."""
+        return time.time_ns()
+
+    def clock_ns(self, clock: int) -> int:
+        """Any host clock by its number (they are the same on every ISA)."""
+        return self.call(time.clock_gettime_ns, clock)
+
+    def random(self, count: int) -> bytes:
+        """Random bytes, as getrandom(2)."""
+        return os.urandom(count)
+
+    # -- descriptors ---------------------------------------------------------------------------------------------
+
+    def open(self, path: bytes, flags: int, mode: int = 0, dir_fd: int | None = None) -> int:
+        """openat(2); flags are the host's.  Always close-on-exec."""
+        try:
+            return os.open(path, flags, mode, dir_fd=dir_fd)
+        except FAILURES as error:
+            raise linux_error(error) from None
+
+    def close(self, fd: int) -> None:
+        """close(2)."""
+        self.call(os.close, fd)
+
+    def dup(self, fd: int) -> int:
+        """Duplicate, close-on-exec."""
+        return self.call(os.dup, fd)
+
+    def dup_onto(self, fd: int, target: int) -> None:
+        """dup3(2)."""
+        self.call(os.dup2, fd, target, False)
+
+    def readv(self, fd: int, buffers: Sequence[Bytes]) -> int:
+        """readv(2)."""
+        try:
+            return os.readv(fd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX])
+        except FAILURES as error:
+            raise linux_error(error) from None
+
+    def writev(self, fd: int, buffers: Sequence[Bytes]) -> int:
+        """writev(2)."""
+        try:
+            return os.writev(fd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX])
+        except FAILURES as error:
+            raise linux_error(error) from None
+
+    def preadv(self, fd: int, buffers: Sequence[Bytes], offset: int, flags: int = 0) -> int:
+        """preadv2(2)."""
+        try:
+            return os.preadv(fd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX], offset, flags)
+        except FAILURES as error:
+            raise linux_error(error) from None
+
+    def pwritev(self, fd: int, buffers: Sequence[Bytes], offset: int, flags: int = 0) -> int:
+        """pwritev2(2)."""
+        try:
+            return os.pwritev(fd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX], offset, flags)
+        except FAILURES as error:
+            raise linux_error(error) from None
+
+    def lseek(self, fd: int, offset: int, whence: int) -> int:
+        """lseek(2)."""
+        try:
+            return os.lseek(fd, offset, whence)
+        except FAILURES as error:
+            raise linux_error(error) from None
+
+    def poll(self, fd: int, events: int, timeout_ms: int = 0) -> int:
+        """poll(2) of one descriptor: its revents."""
+        poller = select.poll()
+        poller.register(fd, events)
+        ready = self.call(poller.poll, timeout_ms)
+        return ready[0][1] if ready else 0
+
+    def fcntl(self, fd: int, command: int, argument: int | bytes = 0) -> int | bytes:
+        """fcntl(2)."""
+        return self.call(fcntl.fcntl, fd, command, argument)
+
+    def ioctl(self, fd: int, request: int, argument: int | bytes = 0) -> int | bytes:
+        """ioctl(2); a bytes argument comes back changed."""
+        return self.call(fcntl.ioctl, fd, request, argument)
+
+    def flock(self, fd: int, operation: int) -> None:
+        """flock(2)."""
+        self.call(fcntl.flock, fd, operation)
+
+    def getdents64(self, fd: int, size: int) -> bytes:
+        """getdents64(2): whole records of struct linux_dirent64, the same on every ISA."""
+        buffer = ctypes.create_string_buffer(size)
+        count = _have(_getdents64)(fd, buffer, size)
+        return buffer.raw[:count]
+
+    def fallocate(self, fd: int, mode: int, offset: int, length: int) -> None:
+        """fallocate(2)."""
+        _have(_fallocate)(fd, mode, offset, length)
+
+    def sync_file_range(self, fd: int, offset: int, count: int, flags: int) -> None:
+        """sync_file_range(2)."""
+        _have(_sync_file_range)(fd, offset, count, flags)
+
+    # -- names ---------------------------------------------------------------------------------------------------
+
+    def stat(self, path: bytes, dir_fd: int | None = None, follow: bool = True) -> os.stat_result:
+        """fstatat(2)."""
+        try:
+            return os.stat(path, dir_fd=dir_fd, follow_symlinks=follow)
+        except FAILURES as error:
+            raise linux_error(error) from None
+
+    def fstat(self, fd: int) -> os.stat_result:
+        """fstat(2)."""
+        try:
+            return os.fstat(fd)
+        except FAILURES as error:
+            raise linux_error(error) from None
+
+    def statx(self, dir_fd: int | None, path: bytes, flags: int, mask: int) -> bytes:
+        """statx(2): the 256 bytes of struct statx, the same on every ISA."""
+        buffer = ctypes.create_string_buffer(256)
+        _have(_statx)(_AT_FDCWD if dir_fd is None else dir_fd, path, flags, mask, buffer)
+        return buffer.raw
+
+    def statfs(self, target: int | bytes) -> bytes:
+        """statfs(2) or fstatfs(2): the host's struct statfs64 (120 bytes on 64-bit hosts)."""
+        buffer = ctypes.create_string_buffer(120)
+        if isinstance(target, int):
+            _have(_fstatfs)(target, buffer)
+        else:
+            _have(_statfs)(target, buffer)
+        return buffer.raw
+
+    def access(self, path: bytes, mode: int, flags: int, dir_fd: int | None = None) -> None:
+        """faccessat2(2)."""
+        _have(_faccessat)(_AT_FDCWD if dir_fd is None else dir_fd, path, mode, flags)
+
+    def readlink(self, path: bytes, dir_fd: int | None = None) -> bytes:
+        """readlinkat(2)."""
+        try:
+            return os.readlink(path, dir_fd=dir_fd)
+        except FAILURES as error:
+            raise linux_error(error) from None
+
+    def fd_path(self, fd: int) -> bytes:
+        """What the host calls the file behind a descriptor (" (deleted)" included)."""
+        return self.readlink(b"/proc/self/fd/%d" % fd)
+
+    def rename(self, old: bytes, new: bytes, old_dir: int | None, new_dir: int | None, flags: int = 0) -> None:
+        """renameat2(2)."""
+        old_fd = _AT_FDCWD if old_dir is None else old_dir
+        new_fd = _AT_FDCWD if new_dir is None else new_dir
+        if flags:
+            _have(_renameat2)(old_fd, old, new_fd, new, flags)
+        else:
+            self.call(os.rename, old, new, src_dir_fd=old_dir, dst_dir_fd=new_dir)
+
+    def link(self, old: bytes, new: bytes, old_dir: int | None, new_dir: int | None, flags: int = 0) -> None:
+        """linkat(2)."""
+        old_fd = _AT_FDCWD if old_dir is None else old_dir
+        _have(_linkat)(old_fd, old, _AT_FDCWD if new_dir is None else new_dir, new, flags)
+
+    def mknod(self, path: bytes, mode: int, device: int, dir_fd: int | None = None) -> None:
+        """mknodat(2)."""
+        _have(_mknodat)(_AT_FDCWD if dir_fd is None else dir_fd, path, mode, device)
+
+    def utimens(self, dir_fd: int | None, path: bytes | None, times: bytes | None, flags: int) -> None:
+        """utimensat(2); path None means the descriptor itself; times are two struct timespec or None for now."""
+        at = _AT_FDCWD if dir_fd is None else dir_fd
+        name = None if path is None else ctypes.c_char_p(path)
+        block = None if times is None else ctypes.create_string_buffer(times, len(times))
+        _have(_utimensat)(at, name, block, flags)

@@ -1,0 +1,333 @@
+"""From a guest path to the place it names.
+
+Rule: with a root of its own (`--root`, chroot) a walk never leaves it: it goes component by component over O_PATH
+descriptors, resolves links itself and verifies every `..`.  Without one, a path that can meet nothing of the
+emulator's own goes to the host as it is: one host call.  `/proc` and some names of `/dev` are the emulator's.
+Sources: man 7 path_resolution, man 2 openat2 (RESOLVE_IN_ROOT), fs/namei.c.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from emulator.abi.errno import E
+from emulator.abi.fcntl import AT
+from emulator.errors import LinuxError
+from emulator.kernel.files.description import Description
+from emulator.kernel.files.virtual import MagicLink, Node, VirtualDirectory, VirtualLink
+from emulator.kernel.host import Host, HostFd
+
+if TYPE_CHECKING:
+    from emulator.kernel.tasks import Task
+
+PATH_MAX = 4096
+NAME_MAX = 255
+MAX_LINKS = 40
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class HostDirectory:
+    """A directory of the host, held open (O_PATH)."""
+
+    __slots__ = ("_holder", "fd", "host")
+
+    def __init__(self, host: Host, fd: int) -> None:
+        """Takes the descriptor over."""
+        self.host = host
+        self.fd = fd
+        self._holder = HostFd(fd)
+
+    def same(self, other: HostDirectory) -> bool:
+        """Is it the same directory?"""
+        if self.fd == other.fd:
+            return True
+        mine, its = self.host.fstat(self.fd), other.host.fstat(other.fd)
+        return mine.st_ino == its.st_ino and mine.st_dev == its.st_dev
+
+    def enter(self, name: bytes) -> HostDirectory:
+        """Open a subdirectory that is not a symbolic link."""
+        return HostDirectory(self.host, self.host.open(name, _DIRECTORY, 0, self.fd))
+
+
+Position: TypeAlias = "HostDirectory | Node"
+
+
+@dataclass(slots=True)
+class FsState:
+    """fs_struct: shared by CLONE_FS, copied by fork."""
+
+    root: HostDirectory
+    cwd: Position
+    umask: int
+    jailed: bool
+    users: int = 1
+
+    def fork(self) -> FsState:
+        """An independent copy."""
+        return FsState(self.root, self.cwd, self.umask, self.jailed)
+
+    def share(self) -> FsState:
+        """CLONE_FS."""
+        self.users += 1
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class HostPlace:
+    """A name the host resolves: `name` relative to `dir_fd`; with `follow` its last link is the host's to follow.
+
+    `slash`: the guest wrote a trailing slash that `name` no longer has.  `direct`: the path went to the host unseen.
+    """
+
+    dir_fd: int | None
+    name: bytes
+    follow: bool
+    slash: bool = False
+    direct: bool = False
+    holder: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualPlace:
+    """A name in the emulator's own file systems; `node` is None where nothing is."""
+
+    parent: Node | None
+    name: bytes
+    node: Node | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPlace:
+    """An open file, named through a descriptor (AT_EMPTY_PATH, /proc/PID/fd/N)."""
+
+    description: Description
+
+
+Place: TypeAlias = HostPlace | VirtualPlace | OpenPlace
+
+
+@dataclass(slots=True)
+class Walker:
+    """Resolves guest paths.  `mounts` maps a guest directory to the names in it that are the emulator's."""
+
+    host: Host
+    root: HostDirectory
+    root_path: bytes  # the host's name of the guest's "/"; b"" when it is the host's own
+    sysroot: bytes = b""  # tried first for absolute paths of a foreign ISA
+    mounts: Mapping[bytes, Mapping[bytes, Callable[[Task], Node]]] = field(default_factory=dict)
+
+    # -- the way in ----------------------------------------------------------------------------------------------
+
+    def resolve(self, t: Task, dirfd: int, path: bytes, *, follow: bool = True, empty: bool = False) -> Place:
+        """Find what `path` names for task `t`; the last component need not exist.
+
+        `empty`: AT_EMPTY_PATH.  Raises ENOENT, ENOTDIR, ELOOP, ENAMETOOLONG, EACCES, EBADF.
+        """
+        if not path:
+            if not empty:
+                raise LinuxError(E.ENOENT)
+            if dirfd == AT.FDCWD:
+                return self._place(t.fs.cwd)
+            return OpenPlace(t.fds.get_raw(dirfd))
+        if len(path) >= PATH_MAX:
+            raise LinuxError(E.ENAMETOOLONG)
+        fs = t.fs
+        if not fs.jailed and not self.special(path):
+            if path[0] == 0x2F:
+                if self.sysroot:
+                    return HostPlace(None, self.in_sysroot(path), follow, direct=True)
+                return HostPlace(None, path, follow, direct=True)
+            start = fs.cwd if dirfd == AT.FDCWD else self._start(t, dirfd)
+            if type(start) is HostDirectory:
+                return HostPlace(start.fd, path, follow, direct=True, holder=start)
+        else:
+            start = fs.root if path[0] == 0x2F else fs.cwd if dirfd == AT.FDCWD else self._start(t, dirfd)
+            if self.sysroot and path[0] == 0x2F and not fs.jailed:
+                path = self.in_sysroot(path)
+        return self.walk(t, start, path, follow=follow)
+
+    def special(self, path: bytes) -> bool:
+        """Can this path meet a name of the emulator's?  May say yes too often."""
+        return b"proc" in path or b"dev" in path
+
+    def in_sysroot(self, path: bytes) -> bytes:
+        """The path inside the sysroot if something is there, else as it is (qemu's -L)."""
+        candidate = self.sysroot + path
+        try:
+            self.host.stat(candidate, None, False)
+        except LinuxError:
+            return path
+        return candidate
+
+    def _start(self, t: Task, dirfd: int) -> Position:
+        description = t.fds.get_raw(dirfd)
+        position = description.directory_position()
+        if position is None:
+            raise LinuxError(E.ENOTDIR)
+        if isinstance(position, int):
+            return HostDirectory(self.host, self.host.dup(position))
+        return position
+
+    def _place(self, position: Position) -> Place:
+        if isinstance(position, Node):
+            return VirtualPlace(position.parent, position.name, position)
+        return HostPlace(position.fd, b".", True, holder=position)
+
+    # -- the long way --------------------------------------------------------------------------------------------
+
+    def walk(self, t: Task, start: Position, path: bytes, *, follow: bool) -> Place:
+        """Resolve component by component, every link by hand."""
+        root = t.fs.root
+        stack: list[Position] = [root if path.startswith(b"/") else start]
+        parts = path.split(b"/")[::-1]
+        slash = path.endswith(b"/")
+        links = 0
+        while parts:
+            name = parts.pop()
+            if name in (b"", b"."):
+                if not isinstance(stack[-1], HostDirectory | VirtualDirectory):
+                    raise LinuxError(E.ENOTDIR)
+                continue
+            if name == b"..":
+                self._up(stack, root)
+                continue
+            if len(name) > NAME_MAX:
+                raise LinuxError(E.ENAMETOOLONG)
+            last = not any(part not in (b"", b".") for part in parts)
+            trailing = last and (slash or bool(parts))
+            position = stack[-1]
+            child = self._own(t, position, name)
+            if isinstance(child, Node):
+                if isinstance(child, VirtualLink) and (not last or follow or trailing):
+                    links += 1
+                    if links > MAX_LINKS:
+                        raise LinuxError(E.ELOOP)
+                    if isinstance(child, MagicLink):
+                        landed = child.jump(t)
+                        if isinstance(landed, Description):
+                            if last:
+                                return OpenPlace(landed)
+                            inside = landed.directory_position()
+                            if inside is None:
+                                raise LinuxError(E.ENOTDIR)
+                            landed = (
+                                HostDirectory(self.host, self.host.dup(inside)) if isinstance(inside, int) else inside
+                            )
+                        if not isinstance(landed, HostDirectory | Node):
+                            raise LinuxError(E.ENOENT)
+                        if last and not isinstance(landed, HostDirectory):
+                            return VirtualPlace(landed.parent, landed.name, landed)
+                        stack.append(landed)
+                        continue
+                    self._follow(stack, parts, child.target(t), root)
+                    continue
+                if last:
+                    if trailing and not isinstance(child, VirtualDirectory):
+                        raise LinuxError(E.ENOTDIR)
+                    return VirtualPlace(child.parent, name, child)
+                stack.append(child)
+                continue
+            if isinstance(position, Node):
+                if not last:
+                    raise LinuxError(E.ENOENT)
+                return VirtualPlace(position, name, None)
+            try:
+                mode = self.host.stat(name, position.fd, False).st_mode
+            except LinuxError as error:
+                if last and error.errno is E.ENOENT:
+                    return HostPlace(position.fd, name, False, trailing, holder=position)
+                raise
+            if stat.S_ISLNK(mode) and (not last or follow or trailing):
+                links += 1
+                if links > MAX_LINKS:
+                    raise LinuxError(E.ELOOP)
+                self._follow(stack, parts, self.host.readlink(name, position.fd), root)
+                if last and trailing:
+                    slash = True
+                continue
+            if last:
+                if trailing and not stat.S_ISDIR(mode):
+                    raise LinuxError(E.ENOTDIR)
+                return HostPlace(position.fd, name, False, trailing, holder=position)
+            if not stat.S_ISDIR(mode):
+                raise LinuxError(E.ENOTDIR)
+            stack.append(position.enter(name))
+        return self._place(stack[-1])
+
+    def _own(self, t: Task, position: Position, name: bytes) -> Node | None:
+        """The emulator's own node of that name, or None."""
+        if isinstance(position, VirtualDirectory):
+            return position.lookup(t, name)
+        if isinstance(position, Node):
+            raise LinuxError(E.ENOTDIR)
+        for directory, names in self.mounts.items():
+            if name in names and self.guest_path(position.fd) == directory:
+                return names[name](t)
+        return None
+
+    def _follow(self, stack: list[Position], parts: list[bytes], target: bytes, root: HostDirectory) -> None:
+        if not target:
+            raise LinuxError(E.ENOENT)
+        if target.startswith(b"/"):
+            stack[:] = [root]
+        parts.extend(target.split(b"/")[::-1])
+
+    def _up(self, stack: list[Position], root: HostDirectory) -> None:
+        """`..`: back where this walk came from, else the directory's parent if that is inside the root."""
+        here = stack[-1]
+        if len(stack) > 1:
+            stack.pop()
+            return
+        if isinstance(here, Node):
+            stack[0] = here.parent if here.parent is not None else root
+            return
+        if here.same(root):
+            return
+        parent = HostDirectory(self.host, self.host.open(b"..", _DIRECTORY, 0, here.fd))
+        if not self.inside(parent, root):
+            raise LinuxError(E.ENOENT)
+        stack[0] = parent
+
+    def inside(self, directory: HostDirectory, root: HostDirectory) -> bool:
+        """Is the directory the root or below it, as the host sees it now?"""
+        probe = directory
+        for _ in range(PATH_MAX):
+            if probe.same(root):
+                return True
+            above = HostDirectory(self.host, self.host.open(b"..", _DIRECTORY, 0, probe.fd))
+            if above.same(probe):
+                return False
+            probe = above
+        return False
+
+    # -- names of places -----------------------------------------------------------------------------------------
+
+    def guest_path(self, fd: int) -> bytes:
+        """What the guest calls the file behind a host descriptor."""
+        return self.to_guest(self.host.fd_path(fd))
+
+    def to_guest(self, path: bytes) -> bytes:
+        """A host path as the guest names it; "(unreachable)" in front when it is outside the root."""
+        if not self.root_path:
+            return path
+        if path == self.root_path:
+            return b"/"
+        if path.startswith(self.root_path + b"/"):
+            return path[len(self.root_path) :]
+        return b"(unreachable)" + path if path.startswith(b"/") else path
+
+    def position_path(self, t: Task, position: Position) -> bytes:
+        """getcwd(2)'s text for a position, relative to the task's root."""
+        if isinstance(position, Node):
+            return position.path()
+        path = self.guest_path(position.fd)
+        base = self.guest_path(t.fs.root.fd)
+        if base == b"/":
+            return path
+        if path == base:
+            return b"/"
+        return path[len(base) :] if path.startswith(base + b"/") else b"(unreachable)" + path
