@@ -6,6 +6,8 @@ The values are asm-generic's, which x86 and RISC-V use; the emulator thinks in t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 
@@ -82,3 +84,20 @@ class F:
     RDLCK: Final = 0
     WRLCK: Final = 1
     UNLCK: Final = 2
+
+
+# The flags whose bits differ between ISAs, by name: asm-generic's, and those of arm, aarch64 and ppc.
+OPEN_FLAGS_GENERIC: Final[Mapping[str, int]] = MappingProxyType(
+    {"O_DIRECT": 0o40000, "O_LARGEFILE": 0o100000, "O_DIRECTORY": 0o200000, "O_NOFOLLOW": 0o400000}
+)
+OPEN_FLAGS_ARM: Final[Mapping[str, int]] = MappingProxyType(
+    {"O_DIRECTORY": 0o40000, "O_NOFOLLOW": 0o100000, "O_DIRECT": 0o200000, "O_LARGEFILE": 0o400000}
+)
+
+
+def translate_open_flags(flags: int, source: Mapping[str, int], target: Mapping[str, int]) -> int:
+    """Return `flags` of one ISA in another's numbers; the bits both agree on stay as they are."""
+    if source is target:
+        return flags
+    moved = sum(target[name] for name, bit in source.items() if flags & bit)
+    return flags & ~sum(source.values()) | moved

@@ -106,9 +106,18 @@ class AltStack:
     flags: int = SS_DISABLE
     size: int = 0
 
+    def contains(self, sp: int) -> bool:
+        """Tell whether `sp` lies on this stack (__on_sig_stack)."""
+        return self.sp < sp <= self.sp + self.size
+
     def holds(self, sp: int) -> bool:
-        """Tell whether `sp` is on this stack, as the kernel's __on_sig_stack."""
-        return not self.flags & SS_DISABLE and self.sp < sp <= self.sp + self.size
+        """Tell whether a task with this `sp` runs on this stack; never, if it disarms itself (on_sig_stack)."""
+        return not self.flags & (SS_DISABLE | SS_AUTODISARM) and self.contains(sp)
+
+    def top_for(self, sp: int, flags: int) -> int:
+        """Return where a frame grows down from: here if the action has SA_ONSTACK and `sp` is elsewhere, else `sp`."""
+        usable = flags & Sa.ONSTACK and self.size and not self.flags & SS_DISABLE
+        return self.sp + self.size if usable and not self.holds(sp) else sp
 
     def pack(self, bits: int = 64) -> bytes:
         """Lay out stack_t."""

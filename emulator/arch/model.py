@@ -1,23 +1,31 @@
 """What an instruction set is to the rest of the emulator.
 
-Rule: everything that differs between ISAs is a field here; nobody outside `arch/` asks which ISA it is.
+Rule: everything that differs between ISAs is a field here; nobody outside `arch/` asks which ISA it is.  An ISA is one
+file with one `Arch` value, and one line in `emulator.arch.ARCHES`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import Literal, Protocol
 
 from emulator.abi.errno import E
+from emulator.abi.layouts import StructLayout
+from emulator.abi.memory import Access
+from emulator.abi.signals import AltStack, SignalAction
+from emulator.errors import EmulatorError
 
 
 @dataclass(frozen=True, slots=True)
 class Register:
     """One register as gdb numbers it.
 
-    `uc` is Unicorn's constant without its prefix ("RAX"); "" means the emulator keeps it (orig_rax, segment shadows).
-    `type` and `group` are the target description's words.
+    `uc` is Unicorn's constant without its prefix ("RAX"); "" means the emulator keeps it (orig_rax, segment selectors).
+    `type` and `group` are the target description's words; `initial` is its value after execve(2); `user_mask` holds
+    the bits of Unicorn's register that user mode sees (a debugger's write changes only these).
     """
 
     name: str
@@ -25,6 +33,8 @@ class Register:
     type: str = "int"
     group: str = ""
     uc: str = ""
+    initial: int = 0
+    user_mask: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,34 +53,214 @@ class RegisterAccess(Protocol):
     def write(self, name: str, value: int) -> None: ...
 
 
+class MemoryAccess(Protocol):
+    """Guest memory as the kernel side sees it; raises MemoryFault (or LinuxError(EFAULT)) on a bad address."""
+
+    def read(self, addr: int, n: int) -> bytes: ...
+    def write(self, addr: int, data: bytes) -> object: ...
+
+
 @dataclass(frozen=True, slots=True)
 class SyscallConvention:
-    """Where number, arguments and result live (man 2 syscall)."""
+    """Where number, arguments and result live (man 2 syscall).
+
+    `saved` is the register that keeps the restart value across a call ("orig_rax"; "" where the kernel hides it).
+    `clobbers` are the registers the instruction itself overwrites: (name, source register) as SYSCALL does rcx and r11.
+    """
 
     number: str
     args: tuple[str, str, str, str, str, str]
     result: str
     insn_length: int
+    saved: str = ""
+    clobbers: tuple[tuple[str, str], ...] = ()
+    clone_args: tuple[str, str, str, str, str] = ("flags", "stack", "parent_tid", "child_tid", "tls")
 
 
 @dataclass(frozen=True, slots=True)
+class CpuidMask:
+    """Bits to take away from what cpuid answers."""
+
+    leaf: int
+    subleaf: int
+    register: Literal["EAX", "EBX", "ECX", "EDX"]
+    clear: int
+
+
+@dataclass(frozen=True, slots=True)
+class CpuModel:
+    """How to make a Unicorn engine that behaves like a user-mode CPU of this ISA.  Names are Unicorn's constants."""
+
+    uc_arch: str  # "UC_ARCH_X86"
+    uc_mode: str  # "UC_MODE_64"
+    uc_model: str  # "UC_CPU_X86_BROADWELL"
+    uc_registers: str  # prefix of the register constants: "UC_X86_REG_"
+    capstone: tuple[str, str]  # ("CS_ARCH_X86", "CS_MODE_64")
+    set_page_size: bool = False  # call ctl_set_page_size(4096) first of all
+    setup: tuple[tuple[str, int], ...] = ()  # registers written once, by Unicorn's name
+    cpuid: tuple[CpuidMask, ...] = ()
+    insn_length: int = 0  # 0: variable, count with capstone
+
+
+@dataclass(frozen=True, slots=True)
+class AddressLayout:
+    """The address space as Linux lays it (arch/*/include/asm/{processor,elf}.h)."""
+
+    task_size: int  # first address that is not the user's
+    stack_top: int  # STACK_TOP, before randomisation
+    pie_base: int  # ELF_ET_DYN_BASE, page aligned
+    mmap_random_bits: int = 28
+    stack_random_pages: int = 0x3FFFFF
+    signal_page: bytes = b""  # what this ISA's "[vdso]" must hold: a sigreturn trampoline; b"" where libc brings it
+
+
+@dataclass(frozen=True, slots=True)
+class AuxvFacts:
+    """The ISA's part of the auxiliary vector."""
+
+    hwcap: int
+    hwcap2: int
+    platform: str
+    minsigstksz: int
+    has_hwcap2: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class KernelAbi:
+    """Structure layouts and flag values that differ between ISAs under Linux' 64- and 32-bit ABIs."""
+
+    stat: StructLayout
+    statfs: StructLayout
+    open_flags: Mapping[str, int]  # the O_* that differ between ISAs (abi.fcntl.translate_open_flags)
+    epoll_event: str  # struct format of struct epoll_event: events, data
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What sigreturn found in a frame, besides the registers: the caller sets these."""
+
+    mask: int
+    altstack: AltStack
+
+
+class SignalFrame(Protocol):
+    """Builds and takes down the frame a handler runs on (arch/*/kernel/signal.c)."""
+
+    def push(
+        self,
+        regs: RegisterAccess,
+        memory: MemoryAccess,
+        action: SignalAction,
+        signo: int,
+        siginfo: bytes,
+        mask: int,
+        altstack: AltStack,
+        trampoline: int = 0,
+        fault: Fault | None = None,
+    ) -> None:
+        """Save the user's state, then aim `regs` at the handler.
+
+        `siginfo` is the packed 128-byte structure, `mask` the blocked set to restore, `trampoline` the address of the
+        "[vdso]" page (0 if none).  Raises MemoryFault when the frame cannot be written; then nothing has changed in
+        `regs` and the caller forces SIGSEGV.
+        """
+
+    def pop(self, regs: RegisterAccess, memory: MemoryAccess) -> Restored:
+        """Undo `push` for sigreturn(2).  Raises MemoryFault or BadFrame: the caller forces SIGSEGV."""
+
+
+class FaultKind(Enum):
+    """Which CPU exception."""
+
+    PAGE = "page"
+    DIVIDE = "divide"
+    UNDEFINED = "undefined"
+    PRIVILEGED = "privileged"
+    BREAKPOINT = "breakpoint"
+    STEP = "step"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A task's last CPU exception, for sigcontext (x86: trapno, err, cr2; aarch64: fault_address, ESR).
+
+    It stays with the task, as the kernel's thread struct keeps it: a later SIGUSR1's frame shows it too.
+    """
+
+    kind: FaultKind
+    address: int = 0
+    access: Access = Access.READ
+    mapped: bool = False
+
+
+class BadFrame(EmulatorError):  # noqa: N818 - the kernel's word
+    """sigreturn(2) found a frame the kernel would not accept: SIGSEGV."""
+
+
+@dataclass(frozen=True)
 class Arch:
     """An instruction set under Linux."""
 
     name: str  # Linux' name: x86_64, aarch64 (uname -m)
     gdb_name: str  # i386:x86-64
+    triplet: str  # Debian's: x86_64-linux-gnu, for the sysroot
     elf_machine: int
-    bits: int
-    byteorder: str  # "little" | "big"
+    bits: Literal[32, 64]
+    byteorder: Literal["little", "big"]
     features: tuple[Feature, ...]
     pc: str
     sp: str
     fp: str
+    tls: str  # the thread-pointer register CLONE_SETTLS writes
     convention: SyscallConvention
     syscalls: Mapping[int, str]  # number -> name
     errno: Mapping[E, int]
     expedited: tuple[str, ...]
     breakpoint_kinds: frozenset[int]
     watch_reports_before: bool
-    # cpu, signal frame, TLS, hwcap ...: the owner of arch/ adds fields here
-    extra: Mapping[str, object] = field(default_factory=dict)
+    cpu: CpuModel
+    layout: AddressLayout
+    auxv: AuxvFacts
+    abi: KernelAbi
+    signal_frame: SignalFrame
+    notes: Mapping[str, RegisterNote]  # "NT_PRSTATUS" -> how ptrace(2) and core files lay registers out
+
+    @cached_property
+    def registers(self) -> tuple[Register, ...]:
+        """All registers in gdb's numbering."""
+        return tuple(register for feature in self.features for register in feature.registers)
+
+    @cached_property
+    def register(self) -> Mapping[str, Register]:
+        """Registers by name."""
+        return {register.name: register for register in self.registers}
+
+    @cached_property
+    def syscall_numbers(self) -> Mapping[str, int]:
+        """name -> number."""
+        return {name: number for number, name in self.syscalls.items()}
+
+    @cached_property
+    def errno_names(self) -> Mapping[int, E]:
+        """number -> name, for people."""
+        return {number: name for name, number in self.errno.items()}
+
+    @property
+    def pointer_size(self) -> int:
+        """Bytes of a pointer, which are those of a long."""
+        return self.bits // 8
+
+    @property
+    def struct_order(self) -> str:
+        """The byte-order prefix for `struct`."""
+        return "<" if self.byteorder == "little" else ">"
+
+
+class RegisterNote(Protocol):
+    """A register set as PTRACE_GETREGSET and core notes hold it (NT_* of <linux/elf.h>)."""
+
+    size: int
+
+    def pack(self, regs: RegisterAccess) -> bytes: ...
+    def unpack(self, data: bytes, regs: RegisterAccess) -> None:
+        """Write `data`, possibly shorter than the set, back.  Raises LinuxError for values the kernel refuses."""

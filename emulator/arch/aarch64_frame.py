@@ -1,0 +1,135 @@
+"""The aarch64 signal frame (arch/arm64/kernel/signal.c, <asm/sigcontext.h>) and the page its trampoline lives on."""
+
+from __future__ import annotations
+
+import struct
+
+from emulator.abi.memory import Access
+from emulator.abi.signals import UNBLOCKABLE_MASK, AltStack, Sa, SignalAction
+from emulator.arch.model import BadFrame, Fault, FaultKind, MemoryAccess, RegisterAccess, Restored
+from emulator.errors import MemoryFault
+
+SIGINFO_SIZE = 128
+MCONTEXT = 176  # offset in ucontext: it is 16-byte aligned
+RESERVED = 288  # offset of __reserved in sigcontext
+RESERVED_SIZE = 4096
+FRAME_SIZE = SIGINFO_SIZE + MCONTEXT + RESERVED + RESERVED_SIZE
+FRAME_RECORD_SIZE = 16
+
+FPSIMD_MAGIC, FPSIMD_SIZE = 0x46508001, 528
+ESR_MAGIC, ESR_SIZE = 0x45535201, 16
+EXTRA_MAGIC, EXTRA_SIZE = 0x45585401, 32
+IGNORED_MAGICS = frozenset({ESR_MAGIC, EXTRA_MAGIC})
+
+PSR_NZCV = 0xF0000000
+PSR_MODE_AND_DAIF = 0x3DF  # mode, nRW, DAIF: all zero in user mode
+PSR_RES0 = ~(PSR_NZCV | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 20 | 1 << 12 | 0xC00 | PSR_MODE_AND_DAIF)
+PSR_BTYPE, PSR_TCO = 0xC00, 1 << 25
+
+# __kernel_rt_sigreturn: mov x8, #139; svc #0.  gdb and libgcc recognise a signal frame by these two instructions.
+TRAMPOLINE = struct.pack("<III", 0xD503201F, 0xD2801168, 0xD4000001)
+TRAMPOLINE_ENTRY = 4  # behind a nop: unwinders look up pc - 1
+
+_CONTEXT = struct.Struct("<Q31QQQQ")  # fault_address, x0..x30, sp, pc, pstate
+
+
+def syndrome(fault: Fault | None) -> tuple[int, int]:
+    """Return (fault_address, ESR_EL1) as a fault taken from EL0 leaves them; ESR 0 means: no esr_context."""
+    if fault is None or fault.kind is not FaultKind.PAGE:
+        return 0, 0
+    exception_class = 0x20 if fault.access is Access.FETCH else 0x24
+    status = 0x0F if fault.mapped else 0x07  # permission or translation fault, level 3
+    write = (fault.access is Access.WRITE) << 6
+    return fault.address, exception_class << 26 | 1 << 25 | write | status
+
+
+class Aarch64SignalFrame:
+    """struct rt_sigframe_user_layout: siginfo, ucontext with records in __reserved; a frame record above."""
+
+    def push(
+        self,
+        regs: RegisterAccess,
+        memory: MemoryAccess,
+        action: SignalAction,
+        signo: int,
+        siginfo: bytes,
+        mask: int,
+        altstack: AltStack,
+        trampoline: int = 0,
+        fault: Fault | None = None,
+    ) -> None:
+        """See `emulator.arch.model.SignalFrame`."""
+        top = altstack.top_for(regs.read("sp"), action.flags)
+        record = (top - FRAME_RECORD_SIZE) & ~15
+        frame = record - FRAME_SIZE
+        if frame < 0:
+            raise MemoryFault(frame & ((1 << 64) - 1), Access.WRITE, mapped=False)
+        general = [regs.read(f"x{n}") for n in range(31)]
+        address, esr = syndrome(fault)
+        context = _CONTEXT.pack(address, *general, regs.read("sp"), regs.read("pc"), regs.read("cpsr"))
+        records = struct.pack("<IIII", FPSIMD_MAGIC, FPSIMD_SIZE, regs.read("fpsr"), regs.read("fpcr"))
+        records += b"".join(regs.read(f"v{n}").to_bytes(16, "little") for n in range(32))
+        if esr:
+            records += struct.pack("<IIQ", ESR_MAGIC, ESR_SIZE, esr)
+        ucontext = struct.pack("<QQ", 0, 0) + altstack.pack() + struct.pack("<Q", mask)
+        body = siginfo + ucontext.ljust(MCONTEXT, b"\0") + context.ljust(RESERVED, b"\0") + records + bytes(16)
+        memory.write(frame, body)
+        memory.write(record, struct.pack("<QQ", general[29], general[30]))
+
+        regs.write("x0", signo)
+        if action.flags & Sa.SIGINFO:
+            regs.write("x1", frame)
+            regs.write("x2", frame + SIGINFO_SIZE)
+        regs.write("sp", frame)
+        regs.write("x29", record)
+        restorer = action.restorer if action.flags & Sa.RESTORER else trampoline + TRAMPOLINE_ENTRY
+        regs.write("x30", restorer)
+        regs.write("pc", action.handler)
+        regs.write("cpsr", regs.read("cpsr") & ~(PSR_BTYPE | PSR_TCO))
+
+    def pop(self, regs: RegisterAccess, memory: MemoryAccess) -> Restored:
+        """See `emulator.arch.model.SignalFrame`."""
+        frame = regs.read("sp")
+        if frame & 15:
+            raise BadFrame("sp is not aligned")
+        data = memory.read(frame, FRAME_SIZE)
+        altstack = AltStack.unpack(data[SIGINFO_SIZE + 16 : SIGINFO_SIZE + 40])
+        (mask,) = struct.unpack_from("<Q", data, SIGINFO_SIZE + 40)
+        _address, *general, sp, pc, pstate = _CONTEXT.unpack_from(data, SIGINFO_SIZE + MCONTEXT)
+        pstate &= ~PSR_RES0
+        if pstate & PSR_MODE_AND_DAIF:
+            raise BadFrame(f"pstate {pstate:#x}")
+        fpsimd = self._fpsimd(data[SIGINFO_SIZE + MCONTEXT + RESERVED :])
+
+        for n, value in enumerate(general):
+            regs.write(f"x{n}", value)
+        regs.write("sp", sp)
+        regs.write("pc", pc)
+        regs.write("cpsr", pstate)
+        fpsr, fpcr = struct.unpack_from("<II", fpsimd, 8)
+        regs.write("fpsr", fpsr)
+        regs.write("fpcr", fpcr)
+        for n in range(32):
+            regs.write(f"v{n}", int.from_bytes(fpsimd[16 + 16 * n : 32 + 16 * n], "little"))
+        return Restored(mask & ~UNBLOCKABLE_MASK, altstack)
+
+    @staticmethod
+    def _fpsimd(records: bytes) -> bytes:
+        """Find the fpsimd_context (parse_user_sigframe); it must be there, once, and every record known."""
+        at, found = 0, b""
+        while at + 8 <= len(records):
+            magic, size = struct.unpack_from("<II", records, at)
+            if magic == 0:
+                if size or not found:
+                    break
+                return found
+            if size < 16 or size & 15 or at + size > len(records):
+                break
+            if magic == FPSIMD_MAGIC:
+                if found or size != FPSIMD_SIZE:
+                    break
+                found = records[at : at + size]
+            elif magic not in IGNORED_MAGICS:
+                break
+            at += size
+        raise BadFrame("records of the signal frame")
