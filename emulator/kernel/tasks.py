@@ -20,6 +20,7 @@ from emulator.kernel.waits import Wait, WaitQueue
 if TYPE_CHECKING:
     from emulator.abi.signals import Siginfo
     from emulator.arch.model import Arch
+    from emulator.kernel.address_space import AddressSpace
     from emulator.kernel.clock import Timer
     from emulator.kernel.events import StepRequest
     from emulator.kernel.kernel import Kernel
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from emulator.kernel.user_memory import UserMemory
 
     # Owned by other helpers; typed as soon as they land.
-    AddressSpace = Any
     FdTable = Any
 
 
