@@ -1,0 +1,1 @@
+xxxxxxxxxxabcdef0123456789abcdef
