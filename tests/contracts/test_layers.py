@@ -23,10 +23,9 @@ GDBSTUB = (
     ("gdbstub.server",),
     ("gdbstub.session",),
     ("gdbstub.packets",),
-    ("gdbstub.agent",),
     ("gdbstub.registry",),
     ("gdbstub.stop", "gdbstub.tdesc", "gdbstub.target", "gdbstub.framing"),
-    ("gdbstub.encoding", "gdbstub.thread_id", "gdbstub.signals"),
+    ("gdbstub.encoding", "gdbstub.thread_id", "gdbstub.signals", "gdbstub.agent"),
     ("gdbstub.errors",),
 )
 BOTTOM = ("emulator.errors", "emulator.abi", "gdbstub.errors")  # everybody may
