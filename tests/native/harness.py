@@ -67,7 +67,7 @@ def build(name: str, kind: str = "dynamic") -> Path:
             for old in BUILD.glob(f"{name}-{kind}-*"):
                 old.unlink()
             partial = binary.with_name(f"{name}-{kind}.partial")
-            subprocess.run([*KINDS[kind], "-o", partial, source, "-lrt"], check=True)
+            subprocess.run([*KINDS[kind], "-o", partial, source, "-lrt", "-lm"], check=True)
             partial.rename(binary)
     return binary
 

@@ -81,10 +81,10 @@ static inline void case_bytes(const char *name, const void *data, size_t n)
     case_line(name, text);
 }
 
-#define CASE(name, expression) \
+#define CASE(name, ...) \
     do { \
         errno = 0; \
-        long case_r = (long)(expression); \
+        long case_r = (long)(__VA_ARGS__); \
         case_result(name, case_r, errno); \
     } while (0)
 #define CASEF(expression, ...) \
@@ -110,11 +110,11 @@ static inline const char *case_status(int status)
 }
 
 /* Runs the body in a child; prints how it ended. */
-#define IN_CHILD(name, body) \
+#define IN_CHILD(name, ...) \
     do { \
         pid_t case_pid = fork(); \
         if (case_pid == 0) { \
-            body; \
+            __VA_ARGS__; \
             _exit(0); \
         } \
         int case_s = -1; \
