@@ -80,7 +80,7 @@ static void blocking(int restart)
         int err = errno; \
         alarm_in(0); \
         kill(c, SIGKILL); \
-        while (waitpid(c, 0, 0) < 0) \
+        while (waitpid(c, 0, 0) < 0 && errno == EINTR) \
             ; \
         TELL(case_format("%s %s", k, text), "%ld %s, %d handled", r, r < 0 ? case_errno(err) : "", count); \
     } while (0)
