@@ -19,14 +19,16 @@ from emulator.abi.signals import (
     CLD_KILLED,
     CLD_STOPPED,
     SIG_IGN,
+    TRAP_TRACE,
     Sa,
     Siginfo,
     Signal,
 )
 from emulator.kernel import signals
 from emulator.kernel.clock import Clock
+from emulator.kernel.futex import Futexes
 from emulator.kernel.scheduler import Scheduler
-from emulator.kernel.tasks import Task, TaskRegistry
+from emulator.kernel.tasks import CallPhase, Task, TaskRegistry
 from emulator.kernel.thread_group import Session, ThreadGroup
 
 if TYPE_CHECKING:
@@ -73,11 +75,91 @@ class Kernel:
         self.events: deque[Event] = deque()
         self.debugger: DebuggerPolicy | None = None
         self.current: Task | None = None  # whose context the CPU holds
+        self._loaded_at = 0
         self.first_group: ThreadGroup | None = None
+        self.watch_calls = False  # the debugger catches calls, or --strace: every call takes the slow path
         self.hostname = config.hostname or "emugdb"
         self.domainname = "(none)"
         self.strace: Any = None  # a tracer with entry(task), leave(task, result): --strace
+        self.futexes = Futexes()
         self.extensions: dict[str, Any] = {}  # one slot per subsystem that keeps machine-wide state (futexes, shm, ...)
+
+    # -- the CPU -----------------------------------------------------------------------------------------------
+
+    def load(self, task: Task) -> None:
+        """Put a task's context on the CPU; free if it is there already."""
+        if self.current is not task:
+            self._unload()
+            self.cpu.load(task.context)
+            self.current = task
+            self._loaded_at = self.cpu.clock
+        self.cpu.activate(task.space.table)
+
+    def _unload(self) -> None:
+        current = self.current
+        if current is not None:
+            self.charge(current)
+            current.context = self.cpu.save()
+            self.current = None
+
+    def charge(self, task: Task) -> None:
+        """Book the CPU time a task has used: one instruction is a nanosecond."""
+        if task is self.current:
+            now = self.cpu.clock
+            task.user_ns += now - self._loaded_at
+            self._loaded_at = now
+
+    def context_of(self, task: Task) -> Any:
+        """An up-to-date copy of a task's context."""
+        return self.cpu.save() if task is self.current else task.context
+
+    def registers_of(self, task: Task) -> Any:
+        """The whole register file of a live task."""
+        return self.cpu.read_file() if task is self.current else self.cpu.registers_of(task.context)
+
+    def write_registers(self, task: Task, file: Any) -> None:
+        """Replace the whole register file of a stopped task; ends the wait of a blocked one, as ptrace does."""
+        self.end_wait(task)
+        if task is self.current:
+            self.cpu.write_file(file)
+        else:
+            task.context = self.cpu.with_registers(task.context, file)
+        task.call.check_restart = True
+        task.attention = True
+
+    def end_wait(self, task: Task) -> None:
+        """Turn a blocked call into an interrupted one: its registers hold -ERESTART* already."""
+        if task.call.phase is CallPhase.RUNNING:
+            wait = task.wait
+            if wait is not None and wait.interrupted is not None:
+                wait.interrupted(task)
+            task.call.finish()
+            self.scheduler.wake(task)
+            task.call.check_restart = True
+            task.attention = True
+
+    def capture_last_registers(self, task: Task) -> None:
+        """Keep the context of a dying task, for the debugger: its own, and nobody else's."""
+        task.last_registers = self.context_of(task)
+
+    def forget_context(self, task: Task) -> None:
+        """The task will never run again."""
+        if self.current is task:
+            self.current = None
+        task.context = None
+
+    def singlestep_into_handler(self, task: Task) -> None:
+        """A frame was pushed under a tracer's single step: it stops at the handler's first instruction."""
+        trace = task.trace
+        if trace is not None and trace.single_step:
+            trace.single_step = False
+            address = self.cpu.read(task.arch.pc)
+            signals.force(task, Siginfo(Signal.SIGTRAP, TRAP_TRACE, addr=address))
+
+    @property
+    def first_status(self) -> int:
+        """The wait status of the first process; 0 while it lives."""
+        return self.first_group.exit_status if self.first_group is not None else 0
 
     # -- processes ---------------------------------------------------------------------------------------------
 

@@ -1,19 +1,277 @@
-"""What a guest's ptrace(2) keeps about a tracee.  The requests are in syscalls/ptrace.py."""
+"""What a guest's ptrace(2) keeps about a tracee, and its stops.  The requests are in syscalls/ptrace.py.
+
+Rule: a tracee's stop is a task state (STOPPED) with a `Trace` that says why; a tracer that goes, or a tracee that
+goes, cuts the tie at once, so no request ever meets a dead task.  Source: ptrace(2), kernel/ptrace.c.
+"""
 
 from __future__ import annotations
 
+from enum import Enum, IntFlag
 from typing import TYPE_CHECKING
 
+from emulator.abi.signals import CLD_TRAPPED, SI_USER, SIG_IGN, Sa, Siginfo, Signal
+from emulator.kernel import signals
+from emulator.kernel.tasks import TaskState
+
 if TYPE_CHECKING:
+    from emulator.kernel.kernel import Kernel
     from emulator.kernel.tasks import Task
 
 
+class Option(IntFlag):
+    """PTRACE_O_*."""
+
+    TRACESYSGOOD = 1
+    TRACEFORK = 2
+    TRACEVFORK = 4
+    TRACECLONE = 8
+    TRACEEXEC = 0x10
+    TRACEVFORKDONE = 0x20
+    TRACEEXIT = 0x40
+    TRACESECCOMP = 0x80
+    EXITKILL = 1 << 20
+    SUSPEND_SECCOMP = 1 << 21
+
+
+EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC = 1, 2, 3, 4
+EVENT_VFORK_DONE, EVENT_EXIT, EVENT_SECCOMP, EVENT_STOP = 5, 6, 7, 128
+OPTION_OF_EVENT = {
+    EVENT_FORK: Option.TRACEFORK,
+    EVENT_VFORK: Option.TRACEVFORK,
+    EVENT_CLONE: Option.TRACECLONE,
+    EVENT_EXEC: Option.TRACEEXEC,
+    EVENT_VFORK_DONE: Option.TRACEVFORKDONE,
+    EVENT_EXIT: Option.TRACEEXIT,
+}
+
+
+class Stop(Enum):
+    """Which kind of stop a tracee is in."""
+
+    SIGNAL = "signal-delivery-stop"
+    GROUP = "group-stop"
+    ENTRY = "syscall-enter-stop"
+    EXIT = "syscall-exit-stop"
+    EVENT = "ptrace-event-stop"
+
+
 class Trace:
-    """The tie between a tracee and its tracer."""
+    """The tie between a tracee and its tracer (a thread, but its whole process may wait for the tracee)."""
 
-    __slots__ = ("options", "seized", "tracer")
+    __slots__ = (
+        "_calls",
+        "event_pending",
+        "exit_reported",
+        "info",
+        "interrupt",
+        "listening",
+        "message",
+        "options",
+        "report",
+        "resume_info",
+        "seized",
+        "single_step",
+        "step_exit",
+        "stop",
+        "tracer",
+    )
 
-    def __init__(self, tracer: Task, seized: bool) -> None:
+    def __init__(self, tracer: Task, seized: bool, options: int = 0) -> None:
         self.tracer = tracer
         self.seized = seized
-        self.options = 0
+        self.options = options
+        self.stop: Stop | None = None
+        self.report: int | None = None  # wait status not yet collected
+        self.info: Siginfo | None = None  # what GETSIGINFO answers
+        self.message = 0  # GETEVENTMSG
+        self.resume_info: Siginfo | None = None  # deliver this, do not stop for it again
+        self.single_step = False
+        self._calls = False
+        self.interrupt = False  # PTRACE_INTERRUPT is due, or the initial stop of an auto-attached seized child
+        self.listening = False
+        self.exit_reported = False
+        self.event_pending = 0
+        self.step_exit = False
+
+    @property
+    def stops_at_calls(self) -> bool:
+        """PTRACE_SYSCALL is in force."""
+        return self._calls
+
+    def set_calls(self, task: Task, on: bool) -> None:
+        """Turn syscall stops on or off."""
+        self._calls = on
+        task.watch_calls = on
+
+
+def _halt(kernel: Kernel, task: Task, stop: Stop, status: int, info: Siginfo) -> None:
+    """Enter a ptrace-stop and tell the tracer."""
+    trace = task.trace
+    assert trace is not None
+    trace.stop = stop
+    trace.report = status
+    trace.info = info
+    trace.listening = False
+    kernel.scheduler.remove(task)
+    task.state = TaskState.STOPPED
+    task.attention = True
+    _tell_tracer(kernel, task, status)
+
+
+def _tell_tracer(kernel: Kernel, task: Task, status: int) -> None:
+    trace = task.trace
+    assert trace is not None
+    group = trace.tracer.group
+    action = group.sighand.actions[Signal.SIGCHLD]
+    if not action.flags & Sa.NOCLDSTOP and action.handler != SIG_IGN:
+        signals.send_to_group(
+            group,
+            Siginfo(Signal.SIGCHLD, CLD_TRAPPED, pid=task.tid, uid=task.credentials.ruid, status=status >> 8 & 0x7F),
+        )
+    group.child_event.wake()
+
+
+def signal_stop(kernel: Kernel, task: Task, info: Siginfo) -> None:
+    """signal-delivery-stop: the tracer sees the signal first."""
+    _halt(kernel, task, Stop.SIGNAL, info.signo << 8 | 0x7F, info)
+
+
+def syscall_stop(kernel: Kernel, task: Task, *, entry: bool) -> None:
+    """syscall-enter-stop or syscall-exit-stop."""
+    trace = task.trace
+    assert trace is not None
+    signo = Signal.SIGTRAP | (0x80 if trace.options & Option.TRACESYSGOOD else 0)
+    trace.message = 1 if entry else 2
+    _halt(kernel, task, Stop.ENTRY if entry else Stop.EXIT, signo << 8 | 0x7F, Siginfo(Signal.SIGTRAP, signo))
+
+
+def event_stop(kernel: Kernel, task: Task, event: int, message: int) -> bool:
+    """PTRACE_EVENT_*, if the tracer asked for it."""
+    trace = task.trace
+    if trace is None or not trace.options & OPTION_OF_EVENT.get(event, 0):
+        return False
+    trace.message = message
+    info = Siginfo(Signal.SIGTRAP, Signal.SIGTRAP | event << 8)
+    _halt(kernel, task, Stop.EVENT, event << 16 | Signal.SIGTRAP << 8 | 0x7F, info)
+    return True
+
+
+def group_stop(kernel: Kernel, task: Task, signo: int) -> None:
+    """group-stop of a traced thread; PTRACE_EVENT_STOP if it was seized."""
+    trace = task.trace
+    assert trace is not None
+    status = signo << 8 | 0x7F
+    if trace.seized:
+        status |= EVENT_STOP << 16
+    _halt(kernel, task, Stop.GROUP, status, Siginfo(signo, signo | EVENT_STOP << 8 if trace.seized else SI_USER))
+
+
+def before_user(kernel: Kernel, task: Task) -> bool:
+    """Stops that are due before a tracee goes back to user mode; True if it has stopped."""
+    trace = task.trace
+    if trace is None:
+        return False
+    if trace.interrupt:
+        trace.interrupt = False
+        trace.stop = Stop.EVENT
+        info = Siginfo(Signal.SIGTRAP, Signal.SIGTRAP | EVENT_STOP << 8)
+        _halt(kernel, task, Stop.EVENT, EVENT_STOP << 16 | Signal.SIGTRAP << 8 | 0x7F, info)
+        return True
+    return False
+
+
+def attach(kernel: Kernel, tracer: Task, task: Task, *, seized: bool, options: int = 0) -> None:
+    """Tie a tracee to its tracer."""
+    task.trace = Trace(tracer, seized, options)
+    tracer.group.tracees[task.uid] = task
+
+
+def detach(kernel: Kernel, task: Task, signo: int = 0) -> None:
+    """Cut the tie; a stopped tracee goes on (with a signal, if the tracer gives one)."""
+    trace = task.trace
+    if trace is None:
+        return
+    trace.tracer.group.tracees.pop(task.uid, None)
+    stop, info = trace.stop, trace.info
+    task.trace = None
+    task.watch_calls = False
+    task.attention = True
+    if task.state is TaskState.STOPPED:
+        if signo and stop in (Stop.SIGNAL, Stop.ENTRY, Stop.EXIT):
+            signals.send_to_task(task, signals.with_signo(info, signo))
+        task.state = TaskState.RUNNABLE
+        kernel.scheduler.enqueue(task)
+
+
+def resume(kernel: Kernel, task: Task, signo: int, *, calls: bool, step: bool) -> None:
+    """PTRACE_CONT, PTRACE_SYSCALL, PTRACE_SINGLESTEP of a stopped tracee."""
+    trace = task.trace
+    assert trace is not None
+    if signo:
+        if trace.stop is Stop.SIGNAL:
+            trace.resume_info = signals.with_signo(trace.info, signo)
+        elif trace.stop in (Stop.ENTRY, Stop.EXIT):
+            signals.send_to_task(task, signals.with_signo(None, signo))
+    trace.stop = None
+    trace.report = None
+    trace.info = None
+    trace.set_calls(task, calls)
+    trace.single_step = step
+    task.special = task.special or step
+    task.attention = True
+    task.state = TaskState.RUNNABLE
+    kernel.scheduler.enqueue(task)
+
+
+def tracer_exits(kernel: Kernel, tracer: Task) -> None:
+    """Every tracee of a dying thread is let go, or killed with PTRACE_O_EXITKILL."""
+    for task in list(tracer.group.tracees.values()):
+        trace = task.trace
+        if trace is None or trace.tracer is not tracer:
+            continue
+        kill = trace.options & Option.EXITKILL
+        detach(kernel, task)
+        if not task.alive:
+            tracee_forgotten(kernel, task)
+        elif kill:
+            signals.send_to_group(task.group, signals.kernel_info(Signal.SIGKILL))
+
+
+def tracee_exited(kernel: Kernel, task: Task) -> bool:
+    """A tracee has died: its tracer gets the status first. True if somebody other than the parent has to wait."""
+    trace = task.trace
+    if trace is None:
+        return False
+    trace.stop = None
+    tracer = trace.tracer
+    if not tracer.alive:
+        task.trace = None
+        return False
+    if task.is_leader and task.group.parent is tracer.group:
+        tracer.group.tracees.pop(task.uid, None)
+        task.trace = None
+        return False
+    trace.report = task.exit_status
+    status = task.exit_status
+    code = 1 if status & 0x7F == 0 else 2
+    signals.send_to_group(
+        tracer.group,
+        Siginfo(Signal.SIGCHLD, code, pid=task.tid, uid=task.credentials.ruid, status=status >> 8 or status & 0x7F),
+    )
+    tracer.group.child_event.wake()
+    return True
+
+
+def tracee_forgotten(kernel: Kernel, task: Task) -> None:
+    """A dead tracee's tracer has collected it, or is gone: back to its parent, or out of the registry."""
+    from emulator.kernel import lifecycle
+
+    trace = task.trace
+    if trace is not None:
+        trace.tracer.group.tracees.pop(task.uid, None)
+        task.trace = None
+    if task.is_leader:
+        if not task.group.tasks:
+            lifecycle.notify_parent(kernel, task.group)
+    else:
+        lifecycle.reap_thread(kernel, task)

@@ -44,6 +44,12 @@ class Scheduler:
             task.queued = True
             self.queue.append(task)
 
+    def put_back(self, task: Task) -> None:
+        """The task goes on with its turn as soon as the loop comes back."""
+        if not task.queued:
+            task.queued = True
+            self.queue.appendleft(task)
+
     def start(self, task: Task) -> None:
         """A new task may run."""
         task.state = TaskState.RUNNABLE

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from emulator.arch.model import Fault
 from emulator.kernel.credentials import Credentials
 from emulator.kernel.signals import TaskSignals
 from emulator.kernel.waits import Wait, WaitQueue
@@ -52,13 +53,31 @@ class TaskState(Enum):
     DEAD = "dead"
 
 
+class Control(Exception):  # noqa: N818 - control flow, not an error
+    """Raised by a handler that has dealt with the registers itself: nothing is to be written."""
+
+
+class RegistersReplaced(Control):
+    """execve, rt_sigreturn: the task goes on with other registers."""
+
+
+class Gone(Control):
+    """exit, exit_group: there is no task to go on."""
+
+
 class CallPhase(Enum):
     """How far the current system call is."""
 
     NONE = "user mode"
-    ENTRY_STOP = "stopped before it ran"
+    ENTERED = "the instruction ran; onlookers have not been told"
+    ENTRY_TRACED = "the tracer has seen the entry"
+    ENTRY_SEEN = "the debugger has seen the entry"
     RUNNING = "in the handler, or blocked in it"
-    EXIT_STOP = "stopped after its result was written"
+    RETURNED = "the result is written"
+    RETURNED_QUIET = "the result is written and logged"
+    EXIT_TRACED = "the tracer is next to see the return"
+    EXIT_SEEN = "the debugger is next to see the return"
+    DONE = "everybody has seen everything"
 
 
 class Call:
@@ -67,7 +86,7 @@ class Call:
     `deadline_ns` and `memo` are None when a handler is entered for the first time.
     """
 
-    __slots__ = ("args", "deadline_ns", "memo", "number", "phase", "restart")
+    __slots__ = ("args", "check_restart", "deadline_ns", "memo", "number", "phase", "restart")
 
     def __init__(self) -> None:
         self.number = -1
@@ -76,6 +95,13 @@ class Call:
         self.memo: Any = None
         self.phase = CallPhase.NONE
         self.restart: Any = None  # what restart_syscall(2) continues: Callable[[Task], int]
+        self.check_restart = False  # the result register may hold -ERESTART*: look before going to user mode
+
+    def finish(self) -> None:
+        """The call is over."""
+        self.phase = CallPhase.NONE
+        self.memo = None
+        self.deadline_ns = None
 
     def copy(self) -> Call:
         """For a fork."""
@@ -115,11 +141,13 @@ class Task:
         "context",
         "credentials",
         "exit_status",
+        "fault",
         "fds",
         "fs",
         "group",
         "hold",
         "inject",
+        "interrupt_call",
         "kernel",
         "last_registers",
         "memory",
@@ -137,14 +165,17 @@ class Task:
         "signals",
         "skip_breakpoint",
         "space",
+        "special",
         "state",
         "stepping",
+        "stop_info",
         "timer",
         "timer_slack_ns",
         "trace",
         "uid",
         "user_ns",
         "vfork_done",
+        "vfork_parent",
         "voluntary_switches",
         "wait",
         "watch_calls",
@@ -184,13 +215,18 @@ class Task:
         self.woken = False  # the last wait ended by a queue or host fd, not by its deadline
         self.hold = False  # the debugger keeps it stopped
         self.stepping: StepRequest | None = None
-        self.skip_breakpoint = False  # run over a breakpoint at the present pc
+        self.skip_breakpoint = -1  # run over the breakpoint at this address, if pc is there
+        self.special = False  # the next run needs a look at skip_breakpoint or a tracer's step
+        self.stop_info: Siginfo | None = None  # the signal the debugger was last told of
+        self.interrupt_call = False  # a tracer wants the blocking call to end (PTRACE_INTERRUPT)
+        self.fault = Fault()  # the last CPU exception, for signal frames
         self.inject: Siginfo | None = None  # deliver this on resume, without asking the debugger again
         self.watch_calls = False  # somebody watches its system calls: take the slow path
         self.trace: Trace | None = None  # ptrace(2) by another task of the guest
         self.exit_status = 0
         self.last_registers: Any = None  # RegisterFile, captured at exit
         self.vfork_done: WaitQueue | None = None  # of the child: its parent waits here
+        self.vfork_parent: Task | None = None
         self.clear_child_tid = 0
         self.robust_list = 0
         self.rseq = 0

@@ -11,7 +11,7 @@ from emulator.kernel.signals import SigHand, SignalQueue
 from emulator.kernel.waits import WaitQueue
 
 if TYPE_CHECKING:
-    from emulator.kernel.tasks import Task
+    from emulator.kernel.tasks import Task, TaskUid
 
 RLIM_INFINITY = (1 << 64) - 1
 (
@@ -116,6 +116,7 @@ class ThreadGroup:
         "tasks",
         "tgid",
         "timer_serial",
+        "tracees",
         "usage",
     )
 
@@ -127,6 +128,7 @@ class ThreadGroup:
         self.session = session
         self.sighand = sighand
         self.pending = SignalQueue()
+        self.tracees: dict[TaskUid, Task] = {}  # traced by one of our threads
         self.tasks: dict[int, Task] = {}  # by tid, live ones; the leader first
         self.leader: Task | None = None
         self.exit_signal = 17  # SIGCHLD, or what clone said

@@ -1,0 +1,98 @@
+"""What a CPU exception is to Linux: signal, si_code, where si_addr points.
+
+Source: arch/x86/kernel/traps.c, arch/arm64/kernel/traps.c, sigaction(2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from emulator.abi.signals import (
+    FPE_FLTDIV,
+    FPE_FLTINV,
+    FPE_FLTOVF,
+    FPE_FLTRES,
+    FPE_FLTUND,
+    FPE_INTDIV,
+    ILL_ILLOPC,
+    ILL_ILLOPN,
+    SI_KERNEL,
+    TRAP_BRKPT,
+    TRAP_TRACE,
+    Signal,
+)
+
+
+class Reads(Protocol):
+    """Registers by gdb's name."""
+
+    def read(self, name: str) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """One exception: `at_pc` says si_addr is the program counter (else 0); `code_of` refines si_code from registers."""
+
+    signo: int
+    code: int
+    at_pc: bool = False
+    trapno: int = 0
+    code_of: Callable[[Reads], int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traps:
+    """The exceptions of an ISA by the engine's interrupt number, and the two every ISA has."""
+
+    interrupts: Mapping[int, Trap]
+    undefined: Trap
+    privileged: Trap
+    other: Trap  # an interrupt number nobody knows
+
+
+def _fpe_code(status: int) -> int:
+    """The kernel's order (fpu__exception_code): invalid, zero divide, overflow, denormal or underflow, precision."""
+    for bits, code in ((0x01, FPE_FLTINV), (0x04, FPE_FLTDIV), (0x08, FPE_FLTOVF), (0x12, FPE_FLTUND), (0x20, FPE_FLTRES)):
+        if status & bits:
+            return code
+    return 0
+
+
+def _x87_code(regs: Reads) -> int:
+    return _fpe_code(regs.read("fstat") & ~regs.read("fctrl"))
+
+
+def _sse_code(regs: Reads) -> int:
+    mxcsr = regs.read("mxcsr")
+    return _fpe_code(mxcsr & ~(mxcsr >> 7))
+
+
+X86_TRAPS = Traps(
+    interrupts={
+        0: Trap(Signal.SIGFPE, FPE_INTDIV, at_pc=True, trapno=0),
+        1: Trap(Signal.SIGTRAP, TRAP_TRACE, at_pc=True, trapno=1),
+        3: Trap(Signal.SIGTRAP, SI_KERNEL, trapno=3),
+        4: Trap(Signal.SIGSEGV, SI_KERNEL, trapno=4),
+        5: Trap(Signal.SIGSEGV, SI_KERNEL, trapno=5),
+        6: Trap(Signal.SIGILL, ILL_ILLOPN, at_pc=True, trapno=6),
+        13: Trap(Signal.SIGSEGV, SI_KERNEL, trapno=13),
+        16: Trap(Signal.SIGFPE, FPE_FLTINV, at_pc=True, trapno=16, code_of=_x87_code),
+        19: Trap(Signal.SIGFPE, FPE_FLTINV, at_pc=True, trapno=19, code_of=_sse_code),
+    },
+    undefined=Trap(Signal.SIGILL, ILL_ILLOPN, at_pc=True, trapno=6),
+    privileged=Trap(Signal.SIGSEGV, SI_KERNEL, trapno=13),
+    other=Trap(Signal.SIGSEGV, SI_KERNEL, trapno=13),
+)
+
+# Unicorn reports QEMU's EXCP_* of target/arm/cpu.h.
+AARCH64_TRAPS = Traps(
+    interrupts={
+        1: Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True),
+        7: Trap(Signal.SIGTRAP, TRAP_BRKPT, at_pc=True),
+    },
+    undefined=Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True),
+    privileged=Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True),
+    other=Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True),
+)

@@ -1,0 +1,468 @@
+"""The one run loop: why the CPU came back, and what Linux makes of it.
+
+Rule: `Machine.run` runs at most a slice of instructions and returns why it came back as a typed value; nothing in it
+waits.  Nothing a guest does leaves here as a Python exception.
+The way of a system call without onlookers is short on purpose: C exit, table, handler, result register.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from emulator.abi.errno import E
+from emulator.abi.memory import Access
+from emulator.abi.signals import BUS_ADRERR, TRAP_TRACE, Siginfo, Signal
+from emulator.arch.model import Fault
+from emulator.arch.traps import Trap
+from emulator.cpu.exits import (
+    BreakpointHit,
+    BusError,
+    Exit,
+    Interrupt,
+    PageFault,
+    Privileged,
+    Simple,
+    Syscall,
+    Undefined,
+    WatchHit,
+)
+from emulator.errors import LinuxError, MemoryFault
+from emulator.kernel import ptrace, signals
+from emulator.kernel.delivery import RESTARTS, return_to_user
+from emulator.kernel.events import (
+    AllExited,
+    BreakpointStop,
+    Event,
+    Idle,
+    Interrupted,
+    SliceDone,
+    StepDone,
+    SyscallEntry,
+    SyscallReturn,
+    WatchStop,
+)
+from emulator.kernel.tasks import CallPhase, Control, Task, TaskState
+from emulator.kernel.waits import Block, Wait
+from emulator.syscalls.registry import Table, table_for
+
+if TYPE_CHECKING:
+    from emulator.kernel.kernel import Kernel
+
+log = logging.getLogger("emulator.machine")
+
+HOST_POLL_INSNS = 20_000  # look at host fds at least this often while somebody computes
+
+
+class Machine:
+    """A kernel and the loop that runs it."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.cpu = kernel.cpu
+        arch = kernel.arch
+        self.table: Table = table_for(arch.syscalls, arch.bits)
+        top = 1 << arch.bits
+        self._mask = top - 1
+        self._errors = {errno: top - number for errno, number in arch.errno.items()}
+        self._interrupt = False
+        self._unknown_logged: set[int] = set()
+        self._next_host_poll = 0
+
+    # -- what callers use ------------------------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """Make `run` return Interrupted soon; may be called from a signal handler or another thread."""
+        self._interrupt = True
+        self.cpu.request_stop()
+
+    def run(self, slice_insns: int) -> Event:
+        """Run at most `slice_insns` instructions, or until something happens."""
+        kernel, cpu = self.kernel, self.cpu
+        scheduler, clock, events = kernel.scheduler, kernel.clock, kernel.events
+        end = cpu.clock + slice_insns
+        while True:
+            if events:
+                return events.popleft()
+            if self._interrupt:
+                self._interrupt = False
+                return Interrupted()
+            clock.run_due()
+            if scheduler.host_waiters and cpu.clock >= self._next_host_poll:
+                self._poll_host()
+            task = scheduler.next()
+            if task is None:
+                if scheduler.host_waiters and self._poll_host():
+                    continue
+                if events:
+                    continue
+                return self._nobody_runs()
+            now = cpu.clock
+            if now >= end:
+                scheduler.put_back(task)
+                return SliceDone()
+            if task.quantum_end <= now:
+                task.quantum_end = now + scheduler.quantum()
+            kernel.load(task)
+            self._turn(task, min(end, task.quantum_end))
+            if task.state is TaskState.RUNNABLE and not task.queued:
+                if cpu.clock < task.quantum_end:
+                    scheduler.put_back(task)
+                else:
+                    scheduler.enqueue(task)
+
+    def _nobody_runs(self) -> Event:
+        kernel = self.kernel
+        if not any(group.tasks for group in kernel.groups.values()):
+            return AllExited(kernel.first_status)
+        interest: dict[int, int] = {}
+        for task in kernel.scheduler.host_waiters.values():
+            if task.wait is not None:
+                for poll in task.wait.host:
+                    interest[poll.fd] = interest.get(poll.fd, 0) | poll.events
+        return Idle(tuple(interest.items()), kernel.clock.next_deadline_ns())
+
+    def wait(self, idle: Idle) -> None:
+        """Sleep until `idle` is over, for callers that have nothing else to do (--run)."""
+        timeout = None
+        if idle.deadline_ns is not None:
+            timeout = max(0, -(-(idle.deadline_ns - self.kernel.clock.monotonic_ns()) // 1_000_000))
+        self.kernel.host.poll_many(idle.host_fds, timeout)
+
+    def _poll_host(self) -> bool:
+        """Wake the tasks whose host fds are ready."""
+        kernel = self.kernel
+        self._next_host_poll = self.cpu.clock + HOST_POLL_INSNS
+        interest: dict[int, int] = {}
+        waiters = kernel.scheduler.host_waiters
+        for task in waiters.values():
+            if task.wait is not None:
+                for poll in task.wait.host:
+                    interest[poll.fd] = interest.get(poll.fd, 0) | poll.events
+        ready = {fd for fd, _ in kernel.host.poll_many(interest.items(), 0)}
+        if not ready:
+            return False
+        for task in list(waiters.values()):
+            if task.wait is not None and any(poll.fd in ready for poll in task.wait.host):
+                kernel.scheduler.wake(task)
+        return True
+
+    # -- one task's turn -------------------------------------------------------------------------------------------
+
+    def _turn(self, task: Task, limit: int) -> None:
+        """Run the task, which is on the CPU, until its quantum ends or it may not go on."""
+        kernel, call = self.kernel, task.call
+        if call.phase is not CallPhase.NONE and not self._advance(task):
+            return
+        run, set_result = self.cpu.run, self.cpu.set_syscall_result
+        entry_of, events, mask = self.table.entries.get, kernel.events, self._mask
+        while True:
+            if task.attention and not return_to_user(kernel, task):
+                return
+            if task.stepping is not None or task.special:
+                if events or not self._special_run(task, limit):
+                    return
+                continue
+            reason = run(limit)
+            if type(reason) is Syscall:
+                number, args = reason
+                call.number = number
+                call.args = args
+                if kernel.watch_calls or task.watch_calls:
+                    call.phase = CallPhase.ENTERED
+                    if not self._advance(task):
+                        return
+                else:
+                    entry = entry_of(number)
+                    if entry is None:
+                        set_result(self._unknown(task))
+                        continue
+                    try:
+                        set_result((entry(task, args) or 0) & mask)
+                        call.memo = call.deadline_ns = None
+                    except Exception as error:
+                        if not self._failed(task, error):
+                            return
+                if events:
+                    return
+            elif reason is Simple.BUDGET:
+                return
+            elif not self._react(task, reason):
+                return
+
+    def _special_run(self, task: Task, limit: int) -> bool:
+        """Run with a step request, or over a breakpoint; False if the task's turn is over."""
+        cpu, kernel, arch = self.cpu, self.kernel, self.kernel.arch
+        pc = cpu.read(arch.pc)
+        skip = task.skip_breakpoint == pc
+        task.skip_breakpoint = -1
+        trace = task.trace
+        step = task.stepping
+        reason: Exit
+        if step is None and not (trace is not None and trace.single_step):
+            task.special = False
+            reason = cpu.run(limit, skip_breakpoint=skip)
+        elif step is not None and step.is_range:
+            if skip:
+                reason = cpu.step(1)
+                if reason is Simple.BUDGET:
+                    pc = cpu.read(arch.pc)
+                    reason = Simple.BUDGET if step.start <= pc < step.end else Simple.RANGE_DONE
+                    if reason is Simple.BUDGET:
+                        reason = cpu.step_range(step.start, step.end, limit)
+            else:
+                reason = cpu.step_range(step.start, step.end, limit)
+        else:
+            reason = cpu.step(1)
+            if reason is Simple.BUDGET:
+                self._stepped(task)
+                return False
+        if reason is Simple.RANGE_DONE:
+            self._stepped(task)
+            return False
+        if reason is Simple.BUDGET:
+            return False
+        if type(reason) is Syscall:
+            task.call.number, task.call.args = reason
+            task.call.phase = CallPhase.ENTERED
+            return self._advance(task) and not kernel.events
+        return self._react(task, reason)
+
+    def _stepped(self, task: Task) -> None:
+        """The instruction is done: tell whoever asked for it."""
+        trace = task.trace
+        if trace is not None and trace.single_step:
+            trace.single_step = False
+            task.special = task.skip_breakpoint >= 0
+            pc = self.cpu.read(task.arch.pc)
+            signals.force(task, Siginfo(Signal.SIGTRAP, TRAP_TRACE, addr=pc))
+        if task.stepping is not None:
+            task.stepping = None
+            self.kernel.events.append(StepDone(task))
+
+    def _call_stepped(self, task: Task) -> bool:
+        """A system call has returned: that was the instruction a step request asked for; False if so."""
+        step, trace = task.stepping, task.trace
+        if trace is not None and trace.single_step:
+            self._stepped(task)
+            return True  # the pending SIGTRAP stops it
+        if step is None:
+            return True
+        if step.is_range and step.start <= self.cpu.read(task.arch.pc) < step.end:
+            return True
+        self._stepped(task)
+        return False
+
+    # -- system calls ----------------------------------------------------------------------------------------------
+
+    def _advance(self, task: Task) -> bool:
+        """Take a call that is watched, blocked or stopped through its phases; True if user mode is next."""
+        kernel, call, cpu = self.kernel, task.call, self.cpu
+        convention = task.arch.convention
+        if task.group.exiting:
+            return return_to_user(kernel, task)
+        while True:
+            match call.phase:
+                case CallPhase.ENTERED:
+                    call.phase = CallPhase.ENTRY_TRACED
+                    if task.trace is not None and task.trace.stops_at_calls:
+                        if convention.result != convention.args[0]:
+                            cpu.set_syscall_result(self._errors[E.ENOSYS])
+                        ptrace.syscall_stop(kernel, task, entry=True)
+                        return False
+                case CallPhase.ENTRY_TRACED:
+                    call.phase = CallPhase.ENTRY_SEEN
+                    debugger = kernel.debugger
+                    if (
+                        debugger is not None
+                        and debugger.traces(task.group)
+                        and debugger.wants_syscall(task, call.number)
+                    ):
+                        if convention.result != convention.args[0]:
+                            cpu.set_syscall_result(self._errors[E.ENOSYS])
+                        kernel.events.append(SyscallEntry(task, call.number))
+                        return False
+                case CallPhase.ENTRY_SEEN:
+                    call.phase = CallPhase.RUNNING
+                    if kernel.watch_calls or task.watch_calls:
+                        self._read_call(task)
+                    if kernel.strace is not None:
+                        kernel.strace.entry(task)
+                case CallPhase.RUNNING:
+                    if not self._execute(task):
+                        return False
+                    if call.phase is CallPhase.RUNNING:
+                        call.phase = CallPhase.RETURNED
+                case CallPhase.RETURNED:
+                    call.phase = CallPhase.EXIT_TRACED
+                    if kernel.strace is not None:
+                        kernel.strace.leave(task, cpu.read(convention.result))
+                    if not task.alive:
+                        return False
+                    if task.state is TaskState.STOPPED:  # a ptrace event stop comes first
+                        call.phase = CallPhase.RETURNED_QUIET
+                        return False
+                case CallPhase.RETURNED_QUIET:
+                    call.phase = CallPhase.EXIT_TRACED
+                case CallPhase.EXIT_TRACED:
+                    call.phase = CallPhase.EXIT_SEEN
+                    if task.trace is not None and task.trace.stops_at_calls:
+                        ptrace.syscall_stop(kernel, task, entry=False)
+                        return False
+                case CallPhase.EXIT_SEEN:
+                    call.phase = CallPhase.DONE
+                    debugger = kernel.debugger
+                    if (
+                        kernel.watch_calls
+                        and debugger is not None
+                        and debugger.traces(task.group)
+                        and debugger.wants_syscall(task, call.number)
+                    ):
+                        kernel.events.append(SyscallReturn(task, call.number))
+                        return False
+                case CallPhase.DONE | CallPhase.NONE:
+                    call.finish()
+                    return self._call_stepped(task) and not kernel.events
+
+    def _read_call(self, task: Task) -> None:
+        """A tracer or debugger may have changed number or arguments at the entry stop: read them again."""
+        cpu, convention, call = self.cpu, task.arch.convention, task.call
+        number = cpu.read(convention.saved or convention.number)
+        sign = 1 << (task.arch.bits - 1)
+        call.number = (number ^ sign) - sign if number >= sign else number
+        if convention.result != convention.args[0] or not call.memo:
+            call.args = tuple(cpu.read(name) for name in convention.args)
+
+    def _execute(self, task: Task) -> bool:
+        """Run the handler once; False if the task blocked or is gone."""
+        call, cpu = task.call, self.cpu
+        if call.number < 0:  # a tracer cancelled it; the result register stays
+            return True
+        entry = self.table.entries.get(call.number)
+        if entry is None:
+            cpu.set_syscall_result(self._unknown(task))
+            return True
+        try:
+            cpu.set_syscall_result((entry(task, call.args) or 0) & self._mask)
+        except Exception as error:
+            return self._failed(task, error)
+        return True
+
+    def _failed(self, task: Task, error: Exception) -> bool:
+        """A handler raised: write the errno, block the task, or note that it is gone; False ends its turn."""
+        call, kernel = task.call, self.kernel
+        match error:
+            case LinuxError(errno=errno):
+                self.cpu.set_syscall_result(self._errors[errno])
+                if errno in RESTARTS:
+                    call.check_restart = True
+                    task.attention = True
+            case Block(wait=wait):
+                return self._block(task, wait)
+            case Control():
+                if not task.alive:
+                    return False
+                kernel.load(task)
+            case MemoryFault():
+                self.cpu.set_syscall_result(self._errors[E.EFAULT])
+            case _:
+                log.exception("%s%s in %r", self.table.name(call.number), call.args, task, exc_info=error)
+                if not task.alive:
+                    return False
+                self.cpu.set_syscall_result(self._errors[E.EIO])
+        if call.phase is CallPhase.NONE:
+            call.memo = call.deadline_ns = None
+        return True
+
+    def _block(self, task: Task, wait: Wait) -> bool:
+        """The handler cannot go on: block, unless a signal ends the call right away."""
+        call = task.call
+        if task.attention and self._interrupted(task, wait):
+            return True
+        self.cpu.set_syscall_result(self._errors[wait.restart])
+        if call.phase is CallPhase.NONE:
+            call.phase = CallPhase.RUNNING
+        if task.state is TaskState.RUNNABLE:
+            self.kernel.scheduler.block(task, wait)
+        return False
+
+    def _interrupted(self, task: Task, wait: Wait) -> bool:
+        """End a call that would block because a signal is pending; False if none is."""
+        if not wait.interruptible and not task.group.exiting:
+            return False
+        if not task.group.exiting and not task.interrupt_call and not task.signals.deliverable(task.group.pending):
+            return False
+        task.interrupt_call = False
+        result = None
+        if wait.interrupted is not None:
+            try:
+                result = wait.interrupted(task)
+            except LinuxError as error:
+                result = self._errors[error.errno]
+        if result is not None:
+            self.cpu.set_syscall_result(result & self._mask)
+        else:
+            self.cpu.set_syscall_result(self._errors[wait.restart])
+            task.call.check_restart = True
+        if task.call.phase is CallPhase.NONE:
+            task.call.memo = task.call.deadline_ns = None
+        return True
+
+    def _unknown(self, task: Task) -> int:
+        """ENOSYS, and one log line a number."""
+        number = task.call.number
+        if number not in self._unknown_logged:
+            self._unknown_logged.add(number)
+            log.warning("system call %s is not there: ENOSYS", self.table.name(number))
+        return self._errors[E.ENOSYS]
+
+    # -- everything else the CPU reports ---------------------------------------------------------------------------
+
+    def _react(self, task: Task, reason: Exit) -> bool:
+        """Turn a CPU exit that is not a system call into what Linux does; False if the turn is over."""
+        kernel, traps = self.kernel, task.arch.traps
+        match reason:
+            case PageFault(address=address, access=access, mapped=mapped):
+                return self._page_fault(task, address, access, mapped)
+            case BusError(address=address):
+                task.fault = task.arch.page_fault(address, Access.READ, True)
+                signals.force(task, Siginfo(Signal.SIGBUS, BUS_ADRERR, addr=address))
+            case BreakpointHit(address=address):
+                task.skip_breakpoint = address
+                task.special = True
+                kernel.events.append(BreakpointStop(task, address))
+                return False
+            case WatchHit():
+                kernel.events.append(WatchStop(task, reason))
+                return False
+            case Interrupt(number=number):
+                self._trap(task, traps.interrupts.get(number, traps.other))
+            case Undefined(reason=why):
+                if why:
+                    log.warning("%r: %s", task, why)
+                self._trap(task, traps.undefined)
+            case Privileged():
+                self._trap(task, traps.privileged)
+            case Simple.STOP_REQUESTED:
+                return False
+            case _:
+                log.error("%r: unexpected exit %r", task, reason)
+                self._trap(task, traps.undefined)
+        return True
+
+    def _trap(self, task: Task, trap: Trap) -> None:
+        cpu = self.cpu
+        task.fault = Fault(trap.trapno)
+        code = trap.code if trap.code_of is None else trap.code_of(cpu) or trap.code
+        address = cpu.read(task.arch.pc) if trap.at_pc else 0
+        signals.force(task, Siginfo(trap.signo, code, addr=address))
+
+    def _page_fault(self, task: Task, address: int, access: Access, mapped: bool) -> bool:
+        """Let the address space repair it (stack growth), else SIGSEGV or SIGBUS with si_code and si_addr."""
+        code = task.space.handle_fault(address, access)
+        if code is None:
+            return True
+        task.fault = task.arch.page_fault(address, access, mapped)
+        name, si_code = code.value
+        signals.force(task, Siginfo(Signal[name], si_code, addr=address))
+        return True
