@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from emulator.abi.errno import E
 from emulator.abi.memory import Access
 from emulator.abi.signals import BUS_ADRERR, TRAP_TRACE, Siginfo, Signal
-from emulator.arch.model import Fault
+from emulator.arch.model import Fault, FaultKind
 from emulator.arch.traps import Trap
 from emulator.cpu.exits import (
     BreakpointHit,
@@ -185,9 +185,7 @@ class Machine:
                             return
                 if events:
                     return
-            elif reason is Simple.BUDGET:
-                return
-            elif not self._react(task, reason):
+            elif reason is Simple.BUDGET or not self._react(task, reason):
                 return
 
     def _special_run(self, task: Task, limit: int) -> bool:
@@ -393,7 +391,7 @@ class Machine:
         if not task.group.exiting and not task.interrupt_call and not task.signals.deliverable(task.group.pending):
             return False
         task.interrupt_call = False
-        result = None
+        result: int | None = wait.partial or None
         if wait.interrupted is not None:
             try:
                 result = wait.interrupted(task)
@@ -425,14 +423,21 @@ class Machine:
             case PageFault(address=address, access=access, mapped=mapped):
                 return self._page_fault(task, address, access, mapped)
             case BusError(address=address):
-                task.fault = task.arch.page_fault(address, Access.READ, True)
-                signals.force(task, Siginfo(Signal.SIGBUS, BUS_ADRERR, addr=address))
+                if task.space.handle_bus(address) is not None:
+                    task.fault = Fault(FaultKind.PAGE, address, Access.READ, False)
+                    signals.force(task, Siginfo(Signal.SIGBUS, BUS_ADRERR, addr=address))
             case BreakpointHit(address=address):
                 task.skip_breakpoint = address
                 task.special = True
+                debugger = kernel.debugger
+                if debugger is None or not debugger.wants_breakpoint(task, address):
+                    return True
                 kernel.events.append(BreakpointStop(task, address))
                 return False
             case WatchHit():
+                debugger = kernel.debugger
+                if debugger is None or not debugger.wants_watch(task, reason):
+                    return True
                 kernel.events.append(WatchStop(task, reason))
                 return False
             case Interrupt(number=number):
@@ -452,7 +457,7 @@ class Machine:
 
     def _trap(self, task: Task, trap: Trap) -> None:
         cpu = self.cpu
-        task.fault = Fault(trap.trapno)
+        task.fault = Fault(trap.kind)
         code = trap.code if trap.code_of is None else trap.code_of(cpu) or trap.code
         address = cpu.read(task.arch.pc) if trap.at_pc else 0
         signals.force(task, Siginfo(trap.signo, code, addr=address))
@@ -462,7 +467,7 @@ class Machine:
         code = task.space.handle_fault(address, access)
         if code is None:
             return True
-        task.fault = task.arch.page_fault(address, access, mapped)
+        task.fault = Fault(FaultKind.PAGE, address, access, mapped)
         name, si_code = code.value
         signals.force(task, Siginfo(Signal[name], si_code, addr=address))
         return True

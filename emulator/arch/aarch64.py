@@ -22,6 +22,7 @@ from emulator.arch.model import (
     SyscallConvention,
 )
 from emulator.arch.tdesc_types import field_flags, union, vectors
+from emulator.arch.traps import AARCH64_TRAPS
 
 CPSR = (
     ("SP", 0, 0), ("EL", 2, 3), ("nRW", 4, 4), ("F", 6, 6), ("I", 7, 7), ("A", 8, 8), ("D", 9, 9), ("BTYPE", 10, 11),
@@ -133,5 +134,6 @@ AARCH64 = Arch(
     auxv=AuxvFacts(hwcap=HWCAP, hwcap2=HWCAP2, platform="aarch64", minsigstksz=0x1250),
     abi=KernelAbi(stat=STAT_GENERIC64, statfs=STATFS_GENERIC64, open_flags=OPEN_FLAGS_ARM, epoll_event="<I4xQ"),
     signal_frame=Aarch64SignalFrame(),
+    traps=AARCH64_TRAPS,
     notes=NOTES,
 )

@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from emulator.abi.errno import E
 from emulator.abi.layouts import StructLayout
 from emulator.abi.memory import Access
 from emulator.abi.signals import AltStack, SignalAction
 from emulator.errors import EmulatorError
+
+if TYPE_CHECKING:
+    from emulator.arch.traps import Traps
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +226,7 @@ class Arch:
     auxv: AuxvFacts
     abi: KernelAbi
     signal_frame: SignalFrame
+    traps: Traps
     notes: Mapping[str, RegisterNote]  # "NT_PRSTATUS" -> how ptrace(2) and core files lay registers out
 
     @cached_property

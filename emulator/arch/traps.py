@@ -23,6 +23,7 @@ from emulator.abi.signals import (
     TRAP_TRACE,
     Signal,
 )
+from emulator.arch.model import FaultKind
 
 
 class Reads(Protocol):
@@ -38,7 +39,7 @@ class Trap:
     signo: int
     code: int
     at_pc: bool = False
-    trapno: int = 0
+    kind: FaultKind = FaultKind.PRIVILEGED
     code_of: Callable[[Reads], int] | None = None
 
 
@@ -52,9 +53,18 @@ class Traps:
     other: Trap  # an interrupt number nobody knows
 
 
+_FPE_CODES = ((1, FPE_FLTINV), (4, FPE_FLTDIV), (8, FPE_FLTOVF), (0x12, FPE_FLTUND), (0x20, FPE_FLTRES))
+
+
 def _fpe_code(status: int) -> int:
     """The kernel's order (fpu__exception_code): invalid, zero divide, overflow, denormal or underflow, precision."""
-    for bits, code in ((0x01, FPE_FLTINV), (0x04, FPE_FLTDIV), (0x08, FPE_FLTOVF), (0x12, FPE_FLTUND), (0x20, FPE_FLTRES)):
+    for bits, code in (
+        (0x01, FPE_FLTINV),
+        (0x04, FPE_FLTDIV),
+        (0x08, FPE_FLTOVF),
+        (0x12, FPE_FLTUND),
+        (0x20, FPE_FLTRES),
+    ):
         if status & bits:
             return code
     return 0
@@ -71,26 +81,26 @@ def _sse_code(regs: Reads) -> int:
 
 X86_TRAPS = Traps(
     interrupts={
-        0: Trap(Signal.SIGFPE, FPE_INTDIV, at_pc=True, trapno=0),
-        1: Trap(Signal.SIGTRAP, TRAP_TRACE, at_pc=True, trapno=1),
-        3: Trap(Signal.SIGTRAP, SI_KERNEL, trapno=3),
-        4: Trap(Signal.SIGSEGV, SI_KERNEL, trapno=4),
-        5: Trap(Signal.SIGSEGV, SI_KERNEL, trapno=5),
-        6: Trap(Signal.SIGILL, ILL_ILLOPN, at_pc=True, trapno=6),
-        13: Trap(Signal.SIGSEGV, SI_KERNEL, trapno=13),
-        16: Trap(Signal.SIGFPE, FPE_FLTINV, at_pc=True, trapno=16, code_of=_x87_code),
-        19: Trap(Signal.SIGFPE, FPE_FLTINV, at_pc=True, trapno=19, code_of=_sse_code),
+        0: Trap(Signal.SIGFPE, FPE_INTDIV, at_pc=True, kind=FaultKind.DIVIDE),
+        1: Trap(Signal.SIGTRAP, TRAP_TRACE, at_pc=True, kind=FaultKind.STEP),
+        3: Trap(Signal.SIGTRAP, SI_KERNEL, kind=FaultKind.BREAKPOINT),
+        4: Trap(Signal.SIGSEGV, SI_KERNEL),
+        5: Trap(Signal.SIGSEGV, SI_KERNEL),
+        6: Trap(Signal.SIGILL, ILL_ILLOPN, at_pc=True, kind=FaultKind.UNDEFINED),
+        13: Trap(Signal.SIGSEGV, SI_KERNEL),
+        16: Trap(Signal.SIGFPE, FPE_FLTINV, at_pc=True, kind=FaultKind.DIVIDE, code_of=_x87_code),
+        19: Trap(Signal.SIGFPE, FPE_FLTINV, at_pc=True, kind=FaultKind.DIVIDE, code_of=_sse_code),
     },
-    undefined=Trap(Signal.SIGILL, ILL_ILLOPN, at_pc=True, trapno=6),
-    privileged=Trap(Signal.SIGSEGV, SI_KERNEL, trapno=13),
-    other=Trap(Signal.SIGSEGV, SI_KERNEL, trapno=13),
+    undefined=Trap(Signal.SIGILL, ILL_ILLOPN, at_pc=True, kind=FaultKind.UNDEFINED),
+    privileged=Trap(Signal.SIGSEGV, SI_KERNEL),
+    other=Trap(Signal.SIGSEGV, SI_KERNEL),
 )
 
 # Unicorn reports QEMU's EXCP_* of target/arm/cpu.h.
 AARCH64_TRAPS = Traps(
     interrupts={
-        1: Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True),
-        7: Trap(Signal.SIGTRAP, TRAP_BRKPT, at_pc=True),
+        1: Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True, kind=FaultKind.UNDEFINED),
+        7: Trap(Signal.SIGTRAP, TRAP_BRKPT, at_pc=True, kind=FaultKind.BREAKPOINT),
     },
     undefined=Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True),
     privileged=Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True),

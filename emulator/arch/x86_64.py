@@ -20,6 +20,7 @@ from emulator.arch.model import (
     SyscallConvention,
 )
 from emulator.arch.tdesc_types import flags, union, vectors
+from emulator.arch.traps import X86_TRAPS
 from emulator.arch.x86_64_frame import X86SignalFrame
 from emulator.arch.x86_64_notes import NOTES
 
@@ -137,5 +138,6 @@ X86_64 = Arch(
     auxv=AuxvFacts(hwcap=0x078BFBFD, hwcap2=0x2, platform="x86_64", minsigstksz=0x5F0),
     abi=KernelAbi(stat=STAT_X86_64, statfs=STATFS_GENERIC64, open_flags=OPEN_FLAGS_GENERIC, epoll_event="<IQ"),
     signal_frame=X86SignalFrame(),
+    traps=X86_TRAPS,
     notes=NOTES,
 )

@@ -7,9 +7,10 @@ ones a debugger's user knows by heart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import count
 from random import Random
 
 from emulator.abi.errno import E
@@ -26,6 +27,7 @@ _O_ACCMODE, _O_WRONLY, _O_RDWR = 3, 1, 2
 _MAY_ALL = VmFlag.MAYREAD | VmFlag.MAYWRITE | VmFlag.MAYEXEC
 _UNLIMITED = (1 << 64) - 1
 _POPULATE_LIMIT = 256 << 20
+_serials = count(1)
 
 
 def page_align(n: int) -> int:
@@ -109,6 +111,8 @@ class AddressSpace:
         self.auxv = b""
         self.exe: MappableFile | None = None
         self.peak_pages = 0
+        self.serial = next(_serials)  # never used again
+        self.signal_trampoline = 0  # address of the "[vdso]" page, where the ISA needs one
 
     # -- lifetime ------------------------------------------------------------------------------------------------
 
@@ -121,7 +125,7 @@ class AddressSpace:
         child.pages = replace(self.pages, locked=0)
         for name in ("start_code", "end_code", "start_data", "end_data", "start_brk", "brk_end", "start_stack"):
             setattr(child, name, getattr(self, name))
-        for name in ("arg_start", "arg_end", "env_start", "env_end", "auxv", "exe", "peak_pages"):
+        for name in ("arg_start", "arg_end", "env_start", "env_end", "auxv", "exe", "peak_pages", "signal_trampoline"):
             setattr(child, name, getattr(self, name))
         if child.exe is not None:
             child.exe.retain()
@@ -199,7 +203,7 @@ class AddressSpace:
         else:
             vma.page_offset = address // PAGE_SIZE
         self._install(vma)
-        if flags & Map.POPULATE and not flags & Map.NONBLOCK or vm & VmFlag.LOCKED:
+        if (flags & Map.POPULATE and not flags & Map.NONBLOCK) or vm & VmFlag.LOCKED:
             self.populate(address, length)
         return address
 
@@ -704,6 +708,16 @@ class AddressSpace:
         return True
 
     # -- /proc ---------------------------------------------------------------------------------------------------
+
+    def shared_key(self, address: int) -> Hashable | None:
+        """What a word of shared memory is in every address space that maps it (a futex key); None if private."""
+        vma = self.vmas.at(address)
+        if vma is None or not vma.flags & VmFlag.SHARED:
+            return None
+        offset = vma.page_offset * PAGE_SIZE + address - vma.start
+        if vma.file is not None:
+            return (vma.file.mmap_identity(), offset)
+        return (id(vma.shared_frames), offset)
 
     def name_of(self, vma: Vma) -> str:
         """The last column of /proc/PID/maps (fs/proc/task_mmu.c: show_map_vma)."""

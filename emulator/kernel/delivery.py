@@ -132,7 +132,7 @@ def _enter_handler(kernel: Kernel, task: Task, info: Siginfo, action: SignalActi
             info.pack(arch.bits, arch.struct_order),
             saved,
             state.altstack,
-            task.space.vdso,
+            task.space.signal_trampoline,
             task.fault,
         )
     except (MemoryFault, LinuxError):
@@ -170,8 +170,7 @@ def _restart(task: Task, kernel: Kernel, action: SignalAction | None = None) -> 
     if why not in RESTARTS:
         return
     if action is not None and (
-        why in (E.ERESTARTNOHAND, E.ERESTART_RESTARTBLOCK)
-        or (why is E.ERESTARTSYS and not action.flags & Sa.RESTART)
+        why in (E.ERESTARTNOHAND, E.ERESTART_RESTARTBLOCK) or (why is E.ERESTARTSYS and not action.flags & Sa.RESTART)
     ):
         cpu.write(convention.result, top - arch.errno[E.EINTR])
         return

@@ -195,6 +195,14 @@ class DebuggerPolicy(Protocol):
         """Stop at entry and return of this system call?"""
         ...
 
+    def wants_breakpoint(self, task: Task, address: int) -> bool:
+        """Stop at this inserted breakpoint (its condition holds, the task is one it is for)?"""
+        ...
+
+    def wants_watch(self, task: Task, hit: WatchHit) -> bool:
+        """Stop for this access?"""
+        ...
+
     def wants_event(self, kind: type) -> bool:
         """Report Forked, VforkDone, Execed, ThreadCreated, ThreadExited, GroupExited?"""
         ...

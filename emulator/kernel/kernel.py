@@ -82,7 +82,13 @@ class Kernel:
         self.domainname = "(none)"
         self.strace: Any = None  # a tracer with entry(task), leave(task, result): --strace
         self.futexes = Futexes()
+        self.vfs: Any = None  # the file system as guests see it; set by whoever builds the machine
         self.extensions: dict[str, Any] = {}  # one slot per subsystem that keeps machine-wide state (futexes, shm, ...)
+
+    @property
+    def walker(self) -> Any:
+        """Resolves guest paths (kernel/paths.py)."""
+        return self.vfs.walker
 
     # -- the CPU -----------------------------------------------------------------------------------------------
 

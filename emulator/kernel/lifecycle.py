@@ -6,6 +6,7 @@ clear_child_tid, vfork), then what it holds, then its entry in the registry.  So
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from emulator.abi.signals import SIG_IGN, Sa, Siginfo, Signal
@@ -42,10 +43,8 @@ def exit_task(kernel: Kernel, task: Task, status: int) -> None:
     task.state = TaskState.EXITING
     wait = task.wait
     if wait is not None and wait.interrupted is not None:
-        try:
+        with contextlib.suppress(LinuxError, MemoryFault):
             wait.interrupted(task)
-        except (LinuxError, MemoryFault):
-            pass
     kernel.scheduler.remove(task)
     kernel.charge(task)
     kernel.capture_last_registers(task)
@@ -184,10 +183,8 @@ def _stopped_orphans(kernel: Kernel, group: ThreadGroup) -> None:
 def _release_futexes(kernel: Kernel, task: Task) -> None:
     """Robust list, then clear_child_tid (set_tid_address(2)); bad pointers are ignored."""
     futex.abandon(kernel, task)
-    try:
+    with contextlib.suppress(LinuxError, MemoryFault):
         futex.exit_robust_list(kernel, task)
-    except (LinuxError, MemoryFault):
-        pass
     address = task.clear_child_tid
     if address and task.space is not None and task.space.users > 1:
         try:
@@ -208,16 +205,20 @@ def release_vfork_parent(kernel: Kernel, task: Task) -> None:
     task.vfork_parent = None
     queue.wake()
     debugger = kernel.debugger
-    if parent is not None and debugger is not None and debugger.traces(parent.group):
-        if debugger.wants_event(VforkDone):
-            kernel.events.append(VforkDone(parent))
+    if (
+        parent is not None
+        and debugger is not None
+        and debugger.traces(parent.group)
+        and debugger.wants_event(VforkDone)
+    ):
+        kernel.events.append(VforkDone(parent))
 
 
 def _drop_resources(kernel: Kernel, task: Task) -> None:
     """Give up the shares in fds and memory; the last user of either frees it."""
     fds, space = task.fds, task.space
     if fds is not None:
-        fds.release()
+        fds.leave()
     kernel.forget_context(task)
     if space is not None:
         space.release()

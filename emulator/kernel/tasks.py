@@ -13,24 +13,22 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from emulator.arch.model import Fault
 from emulator.kernel.credentials import Credentials
 from emulator.kernel.signals import TaskSignals
 from emulator.kernel.waits import Wait, WaitQueue
 
 if TYPE_CHECKING:
     from emulator.abi.signals import Siginfo
-    from emulator.arch.model import Arch
+    from emulator.arch.model import Arch, Fault
     from emulator.kernel.address_space import AddressSpace
     from emulator.kernel.clock import Timer
     from emulator.kernel.events import StepRequest
+    from emulator.kernel.fd_table import FdTable
     from emulator.kernel.kernel import Kernel
+    from emulator.kernel.paths import FsState
     from emulator.kernel.ptrace import Trace
     from emulator.kernel.thread_group import ThreadGroup
     from emulator.kernel.user_memory import UserMemory
-
-    # Owned by other helpers; typed as soon as they land.
-    FdTable = Any
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -108,21 +106,6 @@ class Call:
         other = Call()
         other.number, other.args = self.number, self.args
         return other
-
-
-class FsState:
-    """What CLONE_FS shares: root, current directory (guest paths, surrogateescape) and umask."""
-
-    __slots__ = ("cwd", "root", "umask")
-
-    def __init__(self, cwd: str = "/", root: str = "/", umask: int = 0o022) -> None:
-        self.cwd = cwd
-        self.root = root
-        self.umask = umask
-
-    def copy(self) -> FsState:
-        """For a fork."""
-        return FsState(self.cwd, self.root, self.umask)
 
 
 class Task:
@@ -219,7 +202,7 @@ class Task:
         self.special = False  # the next run needs a look at skip_breakpoint or a tracer's step
         self.stop_info: Siginfo | None = None  # the signal the debugger was last told of
         self.interrupt_call = False  # a tracer wants the blocking call to end (PTRACE_INTERRUPT)
-        self.fault = Fault()  # the last CPU exception, for signal frames
+        self.fault: Fault | None = None  # the last CPU exception, for signal frames
         self.inject: Siginfo | None = None  # deliver this on resume, without asking the debugger again
         self.watch_calls = False  # somebody watches its system calls: take the slow path
         self.trace: Trace | None = None  # ptrace(2) by another task of the guest

@@ -34,9 +34,23 @@ RLIM_INFINITY = (1 << 64) - 1
 ) = range(16)
 
 
-def default_rlimits() -> list[tuple[int, int]]:
-    """(soft, hard) by RLIMIT_*: those of a Debian login."""
-    limits = [(RLIM_INFINITY, RLIM_INFINITY)] * 16
+class Rlimits(list[tuple[int, int]]):
+    """(soft, hard) by RLIMIT_*."""
+
+    def soft(self, name: str) -> int:
+        """The soft limit by its name without the prefix: "STACK"."""
+        return self[_RLIMIT_NAMES.index(name)][0]
+
+
+_RLIMIT_NAMES = (
+    *("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS"),
+    *("SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"),
+)
+
+
+def default_rlimits() -> Rlimits:
+    """Those of a Debian login."""
+    limits = Rlimits([(RLIM_INFINITY, RLIM_INFINITY)] * 16)
     limits[RLIMIT_STACK] = (8 << 20, RLIM_INFINITY)
     limits[RLIMIT_CORE] = (0, RLIM_INFINITY)
     limits[RLIMIT_NPROC] = (30000, 30000)

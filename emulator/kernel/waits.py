@@ -80,6 +80,7 @@ class Wait:
     `restart` says how a signal ends the call: ERESTARTSYS (restarted if SA_RESTART), ERESTARTNOHAND (only if no
     handler runs: poll, select, sigsuspend, pause), ERESTART_RESTARTBLOCK (by restart_syscall: nanosleep, timed futex),
     ERESTARTNOINTR (always), EINTR (never).  See signal(7), "Interruption of system calls".
+    `partial`, if not 0, is the result when a signal ends the call (bytes already moved).
     `interrupted`, if given, is called when a signal ends the call; what it returns, if not None, is the call's result
     (a write that already moved some bytes).
     """
@@ -90,6 +91,7 @@ class Wait:
     deadline_ns: int | None = None
     interruptible: bool = True
     restart: E = E.ERESTARTSYS
+    partial: int = 0
     interrupted: Callable[[Task], int | None] | None = field(default=None, compare=False)
 
 

@@ -285,4 +285,4 @@ class Description:
         """The `Block` to raise when the operation has to wait for `events`; `partial` bytes are already done."""
         host = self.host_poll()
         polls = () if host is None else (HostPoll(host.fd, events),)
-        return Block(Wait(what, (self.waiters,), polls, deadline_ns))
+        return Block(Wait(what, (self.waiters,), polls, deadline_ns, partial=partial))
