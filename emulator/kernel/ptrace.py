@@ -107,7 +107,8 @@ class Trace:
 def _halt(kernel: Kernel, task: Task, stop: Stop, status: int, info: Siginfo) -> None:
     """Enter a ptrace-stop and tell the tracer."""
     trace = task.trace
-    assert trace is not None
+    if trace is None:
+        return
     trace.stop = stop
     trace.report = status
     trace.info = info
@@ -120,7 +121,8 @@ def _halt(kernel: Kernel, task: Task, stop: Stop, status: int, info: Siginfo) ->
 
 def _tell_tracer(kernel: Kernel, task: Task, status: int) -> None:
     trace = task.trace
-    assert trace is not None
+    if trace is None:
+        return
     group = trace.tracer.group
     action = group.sighand.actions[Signal.SIGCHLD]
     if not action.flags & Sa.NOCLDSTOP and action.handler != SIG_IGN:
@@ -139,7 +141,8 @@ def signal_stop(kernel: Kernel, task: Task, info: Siginfo) -> None:
 def syscall_stop(kernel: Kernel, task: Task, *, entry: bool) -> None:
     """syscall-enter-stop or syscall-exit-stop."""
     trace = task.trace
-    assert trace is not None
+    if trace is None:
+        return
     signo = Signal.SIGTRAP | (0x80 if trace.options & Option.TRACESYSGOOD else 0)
     trace.message = 1 if entry else 2
     _halt(kernel, task, Stop.ENTRY if entry else Stop.EXIT, signo << 8 | 0x7F, Siginfo(Signal.SIGTRAP, signo))
@@ -159,7 +162,8 @@ def event_stop(kernel: Kernel, task: Task, event: int, message: int) -> bool:
 def group_stop(kernel: Kernel, task: Task, signo: int) -> None:
     """group-stop of a traced thread; PTRACE_EVENT_STOP if it was seized."""
     trace = task.trace
-    assert trace is not None
+    if trace is None:
+        return
     status = signo << 8 | 0x7F
     if trace.seized:
         status |= EVENT_STOP << 16
@@ -206,7 +210,8 @@ def detach(kernel: Kernel, task: Task, signo: int = 0) -> None:
 def resume(kernel: Kernel, task: Task, signo: int, *, calls: bool, step: bool) -> None:
     """PTRACE_CONT, PTRACE_SYSCALL, PTRACE_SINGLESTEP of a stopped tracee."""
     trace = task.trace
-    assert trace is not None
+    if trace is None:
+        return
     if signo:
         if trace.stop is Stop.SIGNAL:
             trace.resume_info = signals.with_signo(trace.info, signo)
