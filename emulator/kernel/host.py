@@ -153,6 +153,32 @@ class HostFd:
         self.close()
 
 
+_DIRECTORY_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class HostDirectory:
+    """A directory of the host, held open (O_PATH)."""
+
+    __slots__ = ("_holder", "fd", "host")
+
+    def __init__(self, host: Host, fd: int) -> None:
+        """Takes the descriptor over."""
+        self.host = host
+        self.fd = fd
+        self._holder = HostFd(fd)
+
+    def same(self, other: HostDirectory) -> bool:
+        """Is it the same directory?"""
+        if self.fd == other.fd:
+            return True
+        mine, its = self.host.fstat(self.fd), other.host.fstat(other.fd)
+        return mine.st_ino == its.st_ino and mine.st_dev == its.st_dev
+
+    def enter(self, name: bytes) -> HostDirectory:
+        """Open a subdirectory that is not a symbolic link."""
+        return HostDirectory(self.host, self.host.open(name, _DIRECTORY_FLAGS, 0, self.fd))
+
+
 class Host:
     """The host kernel as the emulator sees it.  Every method raises LinuxError and nothing else."""
 
@@ -350,3 +376,138 @@ class Host:
         name = None if path is None else ctypes.c_char_p(path)
         block = None if times is None else ctypes.create_string_buffer(times, len(times))
         _have(_utimensat)(at, name, block, flags)
+
+    # -- files by descriptor -------------------------------------------------------------------------------------
+
+    def fsync(self, fd: int, data_only: bool = False) -> None:
+        """fsync(2) or fdatasync(2)."""
+        self.call(os.fdatasync if data_only else os.fsync, fd)
+
+    def ftruncate(self, fd: int, length: int) -> None:
+        """ftruncate(2)."""
+        self.call(os.ftruncate, fd, length)
+
+    def set_status_flags(self, fd: int, flags: int) -> None:
+        """F_SETFL of a description that is the emulator's alone."""
+        self.call(fcntl.fcntl, fd, fcntl.F_SETFL, flags)
+
+    def open_again(self, fd: int, access: int) -> int | None:
+        """A non-blocking description of our own for the object behind `fd`; None where the host cannot."""
+        try:
+            return os.open(b"/proc/self/fd/%d" % fd, access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            return None
+
+    def forget_inherited(self, fd: int) -> None:
+        """The guest closed one of the emulator's own stdin, stdout, stderr: let the others see it closed.
+
+        stderr stays, for diagnostics; the numbers stay taken, so that no other file ever gets them.
+        """
+        if fd in (0, 1):
+            with translated():
+                null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+                os.dup2(null, fd, inheritable=False)
+                os.close(null)
+
+    def memfd(self, name: bytes, flags: int) -> int:
+        """memfd_create(2), close-on-exec."""
+        return self.call(os.memfd_create, os.fsdecode(name), flags | os.MFD_CLOEXEC)
+
+    def sendfile(self, out: int, source: int, offset: int | None, count: int) -> int:
+        """sendfile(2)."""
+        return self.call(os.sendfile, out, source, offset, count)
+
+    def copy_file_range(self, source: int, target: int, count: int, at: int | None, to: int | None) -> int:
+        """copy_file_range(2)."""
+        return self.call(os.copy_file_range, source, target, count, at, to)
+
+    def fadvise(self, fd: int, offset: int, length: int, advice: int) -> None:
+        """posix_fadvise(2)."""
+        self.call(os.posix_fadvise, fd, offset, length, advice)
+
+    def fchmod(self, fd: int, mode: int) -> None:
+        """fchmod(2)."""
+        self.call(os.fchmod, fd, mode)
+
+    def fchown(self, fd: int, uid: int, gid: int) -> None:
+        """fchown(2)."""
+        self.call(os.fchown, fd, uid, gid)
+
+    def isatty(self, fd: int) -> bool:
+        """isatty(3)."""
+        return os.isatty(fd)
+
+    # -- changing names ------------------------------------------------------------------------------------------
+
+    def mkdir(self, path: bytes, mode: int, dir_fd: int | None = None) -> None:
+        """mkdirat(2)."""
+        self.call(os.mkdir, path, mode, dir_fd=dir_fd)
+
+    def rmdir(self, path: bytes, dir_fd: int | None = None) -> None:
+        """unlinkat(2) with AT_REMOVEDIR."""
+        self.call(os.rmdir, path, dir_fd=dir_fd)
+
+    def unlink(self, path: bytes, dir_fd: int | None = None) -> None:
+        """unlinkat(2)."""
+        self.call(os.unlink, path, dir_fd=dir_fd)
+
+    def symlink(self, target: bytes, path: bytes, dir_fd: int | None = None) -> None:
+        """symlinkat(2)."""
+        self.call(os.symlink, target, path, dir_fd=dir_fd)
+
+    def chmod(self, path: bytes, mode: int, dir_fd: int | None = None) -> None:
+        """fchmodat(2), following links."""
+        self.call(os.chmod, path, mode, dir_fd=dir_fd)
+
+    def chown(self, path: bytes, uid: int, gid: int, dir_fd: int | None = None, follow: bool = True) -> None:
+        """fchownat(2)."""
+        self.call(os.chown, path, uid, gid, dir_fd=dir_fd, follow_symlinks=follow)
+
+    def truncate(self, path: bytes, length: int) -> None:
+        """truncate(2)."""
+        self.call(os.truncate, path, length)
+
+    def sync(self) -> None:
+        """sync(2)."""
+        os.sync()
+
+    # -- extended attributes: by path or descriptor --------------------------------------------------------------
+
+    def getxattr(self, target: bytes | int, name: bytes, follow: bool = True) -> bytes:
+        """getxattr(2) and its family."""
+        return self.call(os.getxattr, target, name, follow_symlinks=follow)
+
+    def setxattr(self, target: bytes | int, name: bytes, value: bytes, flags: int, follow: bool = True) -> None:
+        """setxattr(2) and its family."""
+        self.call(os.setxattr, target, name, value, flags, follow_symlinks=follow)
+
+    def listxattr(self, target: bytes | int, follow: bool = True) -> bytes:
+        """listxattr(2) and its family: NUL-terminated names."""
+        names = self.call(os.listxattr, target, follow_symlinks=follow)
+        return b"".join(os.fsencode(name) + b"\0" for name in names)
+
+    def removexattr(self, target: bytes | int, name: bytes, follow: bool = True) -> None:
+        """removexattr(2) and its family."""
+        self.call(os.removexattr, target, name, follow_symlinks=follow)
+
+    # -- directories ---------------------------------------------------------------------------------------------
+
+    def open_directory(self, path: str) -> int:
+        """An O_PATH descriptor of a directory, links followed."""
+        return self.call(os.open, path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def getcwd(self) -> bytes:
+        """The emulator's own working directory; "/" if it is gone."""
+        try:
+            return os.getcwdb()
+        except OSError:
+            return b"/"
+
+    def encode(self, text: str) -> bytes:
+        """A path given to Python as the bytes the host knows it by."""
+        return os.fsencode(text)
+
+    def read_file(self, path: str, limit: int = 1 << 20) -> bytes:
+        """A small file of the host (/proc, /sys)."""
+        with translated(), open(path, "rb") as file:
+            return file.read(limit)

@@ -8,18 +8,17 @@ Sources: man 7 path_resolution, man 2 openat2 (RESOLVE_IN_ROOT), fs/namei.c.
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from emulator.abi.errno import E
-from emulator.abi.fcntl import AT
+from emulator.abi.files import AT
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import Description
 from emulator.kernel.files.virtual import MagicLink, Node, VirtualDirectory, VirtualLink
-from emulator.kernel.host import Host, HostFd
+from emulator.kernel.host import Host, HostDirectory
 
 if TYPE_CHECKING:
     from emulator.kernel.tasks import Task
@@ -27,30 +26,6 @@ if TYPE_CHECKING:
 PATH_MAX = 4096
 NAME_MAX = 255
 MAX_LINKS = 40
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
-
-
-class HostDirectory:
-    """A directory of the host, held open (O_PATH)."""
-
-    __slots__ = ("_holder", "fd", "host")
-
-    def __init__(self, host: Host, fd: int) -> None:
-        """Takes the descriptor over."""
-        self.host = host
-        self.fd = fd
-        self._holder = HostFd(fd)
-
-    def same(self, other: HostDirectory) -> bool:
-        """Is it the same directory?"""
-        if self.fd == other.fd:
-            return True
-        mine, its = self.host.fstat(self.fd), other.host.fstat(other.fd)
-        return mine.st_ino == its.st_ino and mine.st_dev == its.st_dev
-
-    def enter(self, name: bytes) -> HostDirectory:
-        """Open a subdirectory that is not a symbolic link."""
-        return HostDirectory(self.host, self.host.open(name, _DIRECTORY, 0, self.fd))
 
 
 Position: TypeAlias = "HostDirectory | Node"
@@ -69,6 +44,8 @@ class FsState:
     def fork(self) -> FsState:
         """An independent copy."""
         return FsState(self.root, self.cwd, self.umask, self.jailed)
+
+    copy = fork
 
     def share(self) -> FsState:
         """CLONE_FS."""
@@ -168,8 +145,6 @@ class Walker:
         position = description.directory_position()
         if position is None:
             raise LinuxError(E.ENOTDIR)
-        if isinstance(position, int):
-            return HostDirectory(self.host, self.host.dup(position))
         return position
 
     def _place(self, position: Position) -> Place:
@@ -214,9 +189,7 @@ class Walker:
                             inside = landed.directory_position()
                             if inside is None:
                                 raise LinuxError(E.ENOTDIR)
-                            landed = (
-                                HostDirectory(self.host, self.host.dup(inside)) if isinstance(inside, int) else inside
-                            )
+                            landed = inside
                         if not isinstance(landed, HostDirectory | Node):
                             raise LinuxError(E.ENOENT)
                         if last and not isinstance(landed, HostDirectory):
@@ -287,7 +260,7 @@ class Walker:
             return
         if here.same(root):
             return
-        parent = HostDirectory(self.host, self.host.open(b"..", _DIRECTORY, 0, here.fd))
+        parent = here.enter(b"..")
         if not self.inside(parent, root):
             raise LinuxError(E.ENOENT)
         stack[0] = parent
@@ -298,7 +271,7 @@ class Walker:
         for _ in range(PATH_MAX):
             if probe.same(root):
                 return True
-            above = HostDirectory(self.host, self.host.open(b"..", _DIRECTORY, 0, probe.fd))
+            above = probe.enter(b"..")
             if above.same(probe):
                 return False
             probe = above

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from emulator.abi.errno import E
-from emulator.abi.fcntl import O
+from emulator.abi.files import O
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import (
     Description,
@@ -25,8 +25,7 @@ from emulator.kernel.files.description import (
 )
 
 if TYPE_CHECKING:
-    from emulator.kernel.host import Host
-    from emulator.kernel.paths import HostDirectory
+    from emulator.kernel.host import Host, HostDirectory
     from emulator.kernel.tasks import Task
 
 DT_FIFO, DT_CHR, DT_DIR, DT_BLK, DT_REG, DT_LNK, DT_SOCK = 1, 2, 4, 6, 8, 10, 12
@@ -244,7 +243,7 @@ class VirtualDirectoryDescription(Description):
         self._names: list[tuple[bytes, int]] | None = None
         self._opener = opener
 
-    def directory_position(self) -> int | Node | None:
+    def directory_position(self) -> HostDirectory | Node | None:
         return self.node
 
     def read(self, t: Task, buffers: ReadBuffers) -> int:

@@ -1,0 +1,176 @@
+"""Files of the host: regular ones, directories, and paths opened for their own sake.
+
+Rule: one guest description is one host description, so the offset, O_APPEND, flock and OFD locks are the host
+kernel's, and forked guests share them as Linux has it.
+Sources: man 2 open, read, lseek, getdents.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+from emulator.abi.errno import E
+from emulator.abi.files import O
+from emulator.errors import LinuxError
+from emulator.kernel.files.description import Description, ReadBuffers, Stat, WriteBuffers
+from emulator.kernel.host import HostDirectory
+
+if TYPE_CHECKING:
+    from emulator.cpu.mmu import Arena, Frames
+    from emulator.kernel.files.virtual import Node
+    from emulator.kernel.locks import Locks
+    from emulator.kernel.paths import Walker
+    from emulator.kernel.tasks import Task
+
+_SETTABLE = O.APPEND | O.NONBLOCK | O.ASYNC | O.DIRECT | O.NOATIME
+
+
+class HostFile(Description):
+    """What all descriptions with a host descriptor of their own share."""
+
+    __slots__ = ("_fd", "walker")
+
+    def __init__(self, walker: Walker, fd: int, flags: int, path: bytes = b"") -> None:
+        super().__init__(walker.host, flags, path)
+        self.walker = walker
+        self._fd = fd
+
+    def host_fd(self) -> int | None:
+        return self._fd
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self.host.close(fd)
+
+    def stat(self) -> Stat:
+        return self.host.fstat(self._fd)
+
+    def readlink_text(self) -> bytes:
+        return self.walker.guest_path(self._fd)
+
+    def sync(self, data_only: bool) -> None:
+        self.host.fsync(self._fd, data_only)
+
+    def reopen(self, t: Task, flags: int) -> Description:
+        return t.kernel.vfs.reopen_host(t, self._fd, flags)
+
+
+class RegularFile(HostFile):
+    """A regular file (also a memfd, a block device, a shared-memory object)."""
+
+    __slots__ = ("locks", "locks_used")
+
+    kind = "file"
+    seekable = True
+    pollable = False
+
+    def __init__(self, walker: Walker, fd: int, flags: int, locks: Locks | None = None, path: bytes = b"") -> None:
+        super().__init__(walker, fd, flags, path)
+        self.locks = locks
+        self.locks_used = False
+
+    def close(self) -> None:
+        if self.locks_used and self.locks is not None:
+            self.locks.description_closed(self)
+        super().close()
+
+    def descriptor_closed(self, owner: object) -> None:
+        if self.locks is not None and self.locks.any_posix:
+            self.locks.drop_owner(self, owner)
+
+    def read(self, t: Task, buffers: ReadBuffers) -> int:
+        return self.host.readv(self._fd, buffers)
+
+    def write(self, t: Task, buffers: WriteBuffers) -> int:
+        return self.host.writev(self._fd, buffers)
+
+    def pread(self, t: Task | None, buffers: ReadBuffers, offset: int, flags: int = 0) -> int:
+        return self.host.preadv(self._fd, buffers, offset, flags)
+
+    def pwrite(self, t: Task | None, buffers: WriteBuffers, offset: int, flags: int = 0) -> int:
+        return self.host.pwritev(self._fd, buffers, offset, flags)
+
+    def seek(self, offset: int, whence: int) -> int:
+        return self.host.lseek(self._fd, offset, whence)
+
+    def position(self) -> int:
+        return self.host.lseek(self._fd, 0, 1)
+
+    def set_flags(self, flags: int) -> None:
+        if (flags ^ self.flags) & (O.APPEND | O.DIRECT | O.NOATIME):
+            self.host.set_status_flags(self._fd, flags & (O.APPEND | O.DIRECT | O.NOATIME) | O.NONBLOCK)
+        self.flags = flags
+
+    def truncate(self, length: int) -> None:
+        if not self.writable:
+            raise LinuxError(E.EINVAL)
+        self.host.ftruncate(self._fd, length)
+
+    def mmap_frames(self, arena: Arena, offset: int, n_pages: int, *, shared: bool, writable: bool) -> Frames:
+        return arena.map_file(self._fd, offset, n_pages, shared, writable)
+
+
+class HostDirectoryDescription(HostFile):
+    """A directory of the host."""
+
+    __slots__ = ("_directory",)
+
+    kind = "directory"
+    seekable = True
+    pollable = False
+
+    def __init__(self, walker: Walker, fd: int, flags: int) -> None:
+        super().__init__(walker, fd, flags)
+        self._directory: HostDirectory | None = HostDirectory(walker.host, fd)
+
+    def close(self) -> None:
+        self._fd = -1
+        self._directory = None  # closes the descriptor, unless a walk or a working directory still holds it
+
+    def directory_position(self) -> HostDirectory | Node | None:
+        return self._directory
+
+    def read(self, t: Task, buffers: ReadBuffers) -> int:
+        raise LinuxError(E.EISDIR)
+
+    def pread(self, t: Task | None, buffers: ReadBuffers, offset: int, flags: int = 0) -> int:
+        raise LinuxError(E.EISDIR)
+
+    def write(self, t: Task, buffers: WriteBuffers) -> int:
+        raise LinuxError(E.EBADF)
+
+    def pwrite(self, t: Task | None, buffers: WriteBuffers, offset: int, flags: int = 0) -> int:
+        raise LinuxError(E.EBADF)
+
+    def seek(self, offset: int, whence: int) -> int:
+        return self.host.lseek(self._fd, offset, whence)
+
+    def position(self) -> int:
+        return self.host.lseek(self._fd, 0, 1)
+
+    def getdents(self, t: Task, size: int) -> bytes:
+        return self.host.getdents64(self._fd, min(size, 1 << 20))
+
+
+class PathDescription(HostFile):
+    """O_PATH: names a place, and nothing can be read or written through it."""
+
+    __slots__ = ("_directory",)
+
+    kind = "path"
+
+    def __init__(self, walker: Walker, fd: int, flags: int) -> None:
+        super().__init__(walker, fd, flags & (O.PATH | O.DIRECTORY | O.NOFOLLOW))
+        directory = stat.S_ISDIR(walker.host.fstat(fd).st_mode)
+        self._directory = HostDirectory(walker.host, fd) if directory else None
+
+    def close(self) -> None:
+        if self._directory is None:
+            super().close()
+        self._fd = -1
+        self._directory = None
+
+    def directory_position(self) -> HostDirectory | Node | None:
+        return self._directory

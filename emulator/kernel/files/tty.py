@@ -1,0 +1,157 @@
+"""Terminals of the host, with the guest's own job control on top.
+
+Rule: termios, window size and data are the host terminal's; sessions and foreground groups are the guest's, because
+its process ids are not the host's.
+Sources: man 2 ioctl_tty, man 4 tty_ioctl, drivers/tty/tty_jobctrl.c.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from emulator.abi.errno import E
+from emulator.abi.files import O
+from emulator.abi.signals import SIG_IGN, Siginfo, Signal
+from emulator.errors import LinuxError
+from emulator.kernel.files.description import Description, ReadBuffers, WriteBuffers
+from emulator.kernel.files.streams import HostStream
+
+if TYPE_CHECKING:
+    from emulator.kernel.paths import Walker
+    from emulator.kernel.tasks import Task
+    from emulator.kernel.thread_group import Session
+
+TCGETS, TCSETS, TCSETSW, TCSETSF = 0x5401, 0x5402, 0x5403, 0x5404
+TCSBRK, TCXONC, TCFLSH, TIOCEXCL, TIOCNXCL, TIOCSCTTY = 0x5409, 0x540A, 0x540B, 0x540C, 0x540D, 0x540E
+TIOCGPGRP, TIOCSPGRP, TIOCOUTQ, TIOCSTI = 0x540F, 0x5410, 0x5411, 0x5412
+TIOCGWINSZ, TIOCSWINSZ, FIONREAD, TIOCNOTTY, TIOCGSID = 0x5413, 0x5414, 0x541B, 0x5422, 0x5429
+TCGETS2, TCSETS2, TCSETSW2, TCSETSF2 = 0x802C542A, 0x402C542B, 0x402C542C, 0x402C542D
+TIOCGPTN, TIOCSPTLCK, TIOCGPTLCK, TIOCGPTPEER, TIOCGDEV = 0x80045430, 0x40045431, 0x80045439, 0x5441, 0x80045432
+TERMIOS_SIZE = 36  # struct termios of asm-generic: 4 flags, line, 19 control characters
+TERMIOS2_SIZE = 44
+TOSTOP = 0o400
+
+_READS = {TCGETS: TERMIOS_SIZE, TCGETS2: TERMIOS2_SIZE, TIOCGWINSZ: 8, TIOCOUTQ: 4, TIOCGPTN: 4, TIOCGPTLCK: 4,
+          TIOCGDEV: 4}  # fmt: skip
+_WRITES = {
+    TCSETS: TERMIOS_SIZE, TCSETSW: TERMIOS_SIZE, TCSETSF: TERMIOS_SIZE,
+    TCSETS2: TERMIOS2_SIZE, TCSETSW2: TERMIOS2_SIZE, TCSETSF2: TERMIOS2_SIZE,
+    TIOCSWINSZ: 8, TIOCSPTLCK: 4,
+}  # fmt: skip
+_CHANGES = frozenset((TCSETS, TCSETSW, TCSETSF, TCSETS2, TCSETSW2, TCSETSF2, TIOCSWINSZ))
+_VALUES = frozenset((TCSBRK, TCXONC, TCFLSH, TIOCEXCL, TIOCNXCL))
+
+
+def session_ioctl(t: Task, tty: Description, request: int, argument: int) -> int | None:
+    """The job-control part of ioctl_tty(2), the same for every terminal; None: not one of these."""
+    session: Session = t.group.session
+    mine = isinstance(session.tty, Description) and same_terminal(session.tty, tty)
+    match request:
+        case _ if request == TIOCGPGRP:
+            if not mine:
+                raise LinuxError(E.ENOTTY)
+            t.memory.write_u32(argument, session.foreground_pgid)
+        case _ if request == TIOCSPGRP:
+            if not mine:
+                raise LinuxError(E.ENOTTY)
+            pgid = t.memory.read_s32(argument)
+            if pgid < 0:
+                raise LinuxError(E.EINVAL)
+            stop_background(t, tty, changing=True)
+            members = list(t.kernel.members(pgid))
+            if not members:
+                raise LinuxError(E.ESRCH)
+            if members[0].session is not session:
+                raise LinuxError(E.EPERM)
+            session.foreground_pgid = pgid
+        case _ if request == TIOCGSID:
+            if not mine:
+                raise LinuxError(E.ENOTTY)
+            t.memory.write_u32(argument, session.sid)
+        case _ if request == TIOCSCTTY:
+            if session.sid != t.group.tgid:
+                raise LinuxError(E.EPERM)
+            if session.tty is not None and not mine:
+                raise LinuxError(E.EPERM)
+            take_terminal(t, tty)
+        case _ if request == TIOCNOTTY:
+            if not mine:
+                raise LinuxError(E.ENOTTY)
+            if session.sid == t.group.tgid:
+                session.tty = None
+                t.kernel.send_to_pgrp(session.foreground_pgid, Siginfo(Signal.SIGHUP, 0x80))
+                t.kernel.send_to_pgrp(session.foreground_pgid, Siginfo(Signal.SIGCONT, 0x80))
+                session.foreground_pgid = 0
+        case _:
+            return None
+    return 0
+
+
+def take_terminal(t: Task, tty: Description) -> None:
+    """Make the terminal the controlling one of the task's session."""
+    session = t.group.session
+    session.tty = tty
+    session.foreground_pgid = t.group.pgid
+
+
+def same_terminal(one: Description, other: Description) -> bool:
+    """Do both descriptions lead to one terminal?"""
+    return one is other or one.stat().st_rdev == other.stat().st_rdev
+
+
+def stop_background(t: Task, tty: Description, *, changing: bool = False, reading: bool = False) -> None:
+    """SIGTTIN or SIGTTOU to a background process group (__tty_check_change, job_control)."""
+    session = t.group.session
+    if not isinstance(session.tty, Description) or not session.foreground_pgid:
+        return
+    if t.group.pgid == session.foreground_pgid or not same_terminal(session.tty, tty):
+        return
+    signo = Signal.SIGTTIN if reading else Signal.SIGTTOU
+    ignored = t.group.sighand.actions[signo].handler == SIG_IGN or t.signals.blocked >> (signo - 1) & 1
+    if ignored:
+        if reading:
+            raise LinuxError(E.EIO)
+        return
+    if t.kernel.orphaned(t.group.pgid):
+        raise LinuxError(E.EIO)
+    t.kernel.send_to_pgrp(t.group.pgid, Siginfo(signo, 0x80))
+    raise LinuxError(E.ERESTARTSYS)
+
+
+class HostTty(HostStream):
+    """A terminal device of the host."""
+
+    __slots__ = ()
+
+    def read(self, t: Task, buffers: ReadBuffers) -> int:
+        stop_background(t, self, reading=True)
+        return super().read(t, buffers)
+
+    def write(self, t: Task, buffers: WriteBuffers) -> int:
+        return super().write(t, buffers)
+
+    def ioctl(self, t: Task, request: int, argument: int) -> int:
+        done = session_ioctl(t, self, request, argument)
+        if done is not None:
+            return done
+        if request in _READS:
+            result = self.host.ioctl(self._fd, request, bytes(_READS[request]))
+            t.memory.write(argument, result if isinstance(result, bytes) else b"")
+            return 0
+        if request in _WRITES:
+            data = t.memory.read(argument, _WRITES[request])
+            if request in _CHANGES:
+                stop_background(t, self, changing=True)
+            self.host.ioctl(self._fd, request, data)
+            return 0
+        if request in _VALUES:
+            result = self.host.ioctl(self._fd, request, argument & 0x7FFFFFFF)
+            return result if isinstance(result, int) else 0
+        if request == TIOCGPTPEER:
+            fd = self.host.ioctl(self._fd, request, (argument | O.CLOEXEC | O.NONBLOCK | O.NOCTTY) & 0x7FFFFFFF)
+            peer = HostTty(self.walker, int(fd), argument)
+            return t.fds.allocate(peer, cloexec=bool(argument & O.CLOEXEC))
+        return super().ioctl(t, request, argument)
+
+    def reopen(self, t: Task, flags: int) -> Description:
+        return t.kernel.vfs.reopen_host(t, self._fd, flags)
