@@ -511,3 +511,7 @@ class Host:
         """A small file of the host (/proc, /sys)."""
         with translated(), open(path, "rb") as file:
             return file.read(limit)
+
+    def listdir(self, path: str) -> list[bytes]:
+        """Names in a directory, sorted."""
+        return sorted(self.call(os.listdir, os.fsencode(path)))

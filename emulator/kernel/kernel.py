@@ -30,13 +30,14 @@ from emulator.kernel.futex import Futexes
 from emulator.kernel.scheduler import Scheduler
 from emulator.kernel.tasks import CallPhase, Task, TaskRegistry
 from emulator.kernel.thread_group import Session, ThreadGroup
+from emulator.kernel.vfs import Vfs
 
 if TYPE_CHECKING:
     from emulator.arch.model import Arch
     from emulator.kernel.events import DebuggerPolicy, Event
+    from emulator.kernel.host import Host
 
     # Owned by other helpers; typed as soon as they land.
-    Host = Any
     Cpu = Any
     Arena = Any
 
@@ -63,11 +64,12 @@ class Kernel:
 
     def __init__(self, arch: Arch, config: Config, host: Host, cpu: Cpu, arena: Arena) -> None:
         self.arch = arch
-        self.config = config
+        self.config: Config = config
         self.host = host
         self.cpu = cpu
         self.arena = arena
         self.clock = Clock(host)
+        self.vfs = Vfs(host, config.root, config.library_path[0] if config.library_path else "")
         self.scheduler = Scheduler(self.clock, config.seed)
         self.tasks = TaskRegistry()
         self.groups: dict[int, ThreadGroup] = {}
@@ -78,17 +80,11 @@ class Kernel:
         self._loaded_at = 0
         self.first_group: ThreadGroup | None = None
         self.watch_calls = False  # the debugger catches calls, or --strace: every call takes the slow path
-        self.hostname = config.hostname or "emugdb"
-        self.domainname = "(none)"
+        self.hostname: str = config.hostname or "emugdb"
+        self.domainname: str = "(none)"
         self.strace: Any = None  # a tracer with entry(task), leave(task, result): --strace
         self.futexes = Futexes()
-        self.vfs: Any = None  # the file system as guests see it; set by whoever builds the machine
         self.extensions: dict[str, Any] = {}  # one slot per subsystem that keeps machine-wide state (futexes, shm, ...)
-
-    @property
-    def walker(self) -> Any:
-        """Resolves guest paths (kernel/paths.py)."""
-        return self.vfs.walker
 
     # -- the CPU -----------------------------------------------------------------------------------------------
 

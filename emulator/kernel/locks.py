@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
-from emulator.abi.files import F, O
+from emulator.abi.fcntl import F, O
 from emulator.errors import LinuxError
 from emulator.kernel.host import Host, HostFd
 from emulator.kernel.waits import WaitQueue
@@ -89,7 +89,7 @@ class Locks:
     def _ask_host(self, fd: int, kind: int, start: int, end: int) -> Lock | None:
         length = 0 if end == TO_END else end - start + 1
         answer = self.host.fcntl(fd, F.OFD_GETLK, _FLOCK.pack(kind, 0, start, length, 0))
-        found, _, at, size, pid = _FLOCK.unpack(answer) if isinstance(answer, bytes) else (F.UNLCK, 0, 0, 0, 0)
+        found, _, at, size, _pid = _FLOCK.unpack(answer) if isinstance(answer, bytes) else (F.UNLCK, 0, 0, 0, 0)
         if found == F.UNLCK:
             return None
         return Lock(None, -1, found, at, TO_END if size == 0 else at + size - 1)

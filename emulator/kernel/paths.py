@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from emulator.abi.errno import E
-from emulator.abi.files import AT
+from emulator.abi.fcntl import AT
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import Description
 from emulator.kernel.files.virtual import MagicLink, Node, VirtualDirectory, VirtualLink
@@ -75,6 +75,12 @@ class VirtualPlace:
     parent: Node | None
     name: bytes
     node: Node | None
+
+    def existing(self) -> Node:
+        """The node; ENOENT where nothing is."""
+        if self.node is None:
+            raise LinuxError(E.ENOENT)
+        return self.node
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
-from emulator.abi.files import AT, O
+from emulator.abi.fcntl import AT, O
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import Description, Stat, VirtualStat
 from emulator.kernel.files.devices import open_device
@@ -116,7 +116,7 @@ class Vfs:
     # -- open ----------------------------------------------------------------------------------------------------
 
     def open(self, t: Task, path: bytes, flags: int, mode: int = 0, dirfd: int = AT.FDCWD) -> Description:
-        """openat(2); `flags` in the numbers of `abi.files.O`."""
+        """openat(2); `flags` in the numbers of `abi.fcntl.O`."""
         if flags & O.PATH:
             flags &= O.PATH | O.DIRECTORY | O.NOFOLLOW | O.CLOEXEC
         exclusive = flags & (O.CREAT | O.EXCL) == O.CREAT | O.EXCL
@@ -131,7 +131,8 @@ class Vfs:
         match place:
             case VirtualPlace(node=None):
                 raise LinuxError(E.EACCES if flags & O.CREAT else E.ENOENT)
-            case VirtualPlace(node=node):
+            case VirtualPlace():
+                node = place.existing()
                 if flags & (O.CREAT | O.EXCL) == O.CREAT | O.EXCL:
                     raise LinuxError(E.EEXIST)
                 if flags & O.DIRECTORY and not isinstance(node, VirtualDirectory):
@@ -146,9 +147,7 @@ class Vfs:
             case HostPlace():
                 return self._open_host(t, place, flags, mode, path, dirfd)
 
-    def _open_host(
-        self, t: Task, place: HostPlace, flags: int, mode: int, path: bytes, dirfd: int
-    ) -> Description:
+    def _open_host(self, t: Task, place: HostPlace, flags: int, mode: int, path: bytes, dirfd: int) -> Description:
         wanted = flags & _TO_HOST | _ALWAYS
         if not place.follow:
             wanted |= O.NOFOLLOW
@@ -210,9 +209,7 @@ class Vfs:
 
     # -- status --------------------------------------------------------------------------------------------------
 
-    def stat(
-        self, t: Task, path: bytes, *, follow: bool = True, dirfd: int = AT.FDCWD, empty: bool = False
-    ) -> Stat:
+    def stat(self, t: Task, path: bytes, *, follow: bool = True, dirfd: int = AT.FDCWD, empty: bool = False) -> Stat:
         """fstatat(2)."""
         place = self.walker.resolve(t, dirfd, path, follow=follow, empty=empty)
         return self.stat_place(t, place, path, dirfd)
@@ -227,7 +224,8 @@ class Vfs:
                 return found
             case VirtualPlace(node=None):
                 raise LinuxError(E.ENOENT)
-            case VirtualPlace(node=node):
+            case VirtualPlace():
+                node = place.existing()
                 return node.stat(t)
             case OpenPlace(description=description):
                 return description.stat()
@@ -284,7 +282,8 @@ class Vfs:
                 self.host.access(place.name, mode, flags & AT.EACCESS | nofollow, place.dir_fd)
             case VirtualPlace(node=None):
                 raise LinuxError(E.ENOENT)
-            case VirtualPlace(node=node):
+            case VirtualPlace():
+                node = place.existing()
                 if mode & ~((node.mode >> 6 | (6 if node.uid == 0 == t.credentials.ruid else 0)) & 7):
                     raise LinuxError(E.EACCES)
             case OpenPlace(description=description):

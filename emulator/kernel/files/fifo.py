@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
-from emulator.abi.files import O
+from emulator.abi.fcntl import O
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import POLLHUP, POLLIN
 from emulator.kernel.files.streams import HostStream
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 RETRY_NS = 10_000_000  # how long until a host program at the other end is noticed
 
 
-def open_fifo(
-    t: Task, walker: Walker, holder: HostFd | None, status: os.stat_result, flags: int
-) -> HostStream:
+def open_fifo(t: Task, walker: Walker, holder: HostFd | None, status: os.stat_result, flags: int) -> HostStream:
     """Open, or wait for the other end.  `holder` is None when the host had no reader for our write end (ENXIO)."""
     queues: dict[tuple[int, int], WaitQueue] = t.kernel.extensions.setdefault("fifo_openers", {})
     queue = queues.setdefault((status.st_dev, status.st_ino), WaitQueue())

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from emulator.abi.files import O
+from emulator.abi.fcntl import O
 from emulator.kernel.files.description import Description, VirtualStat
 from emulator.kernel.files.devices import NAMES, MemoryDevice, device_stat
 from emulator.kernel.files.procfs import ProcRoot
@@ -123,5 +123,3 @@ def system_mounts(*, jailed: bool, has_dev: bool) -> Mapping[bytes, Mapping[byte
         for minor, path in NAMES.items():
             devices[path[5:]] = _device(minor)
     return {b"/": top, b"/dev": devices}
-
-

@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
-from emulator.abi.files import O
+from emulator.abi.fcntl import O
 from emulator.abi.signals import Siginfo, Signal
 from emulator.errors import LinuxError
 from emulator.kernel import signals
@@ -157,7 +157,7 @@ class PipeEnd(Description):
             if done:
                 return done
             raise error
-        data: bytes | memoryview = gather(buffers)
+        data = gather(buffers)
         size = len(data)
         if self.flags & O.DIRECT:
             return self._write_packets(t, data, done)
@@ -194,9 +194,7 @@ class PipeEnd(Description):
     def stat(self) -> VirtualStat:
         pipe = self.pipe
         when = pipe.created_ns
-        return VirtualStat(
-            stat.S_IFIFO | 0o600, pipe.inode, 0xD, st_atime_ns=when, st_mtime_ns=when, st_ctime_ns=when
-        )
+        return VirtualStat(stat.S_IFIFO | 0o600, pipe.inode, 0xD, st_atime_ns=when, st_mtime_ns=when, st_ctime_ns=when)
 
     def ioctl(self, t: Task, request: int, argument: int) -> int:
         if request == FIONREAD:

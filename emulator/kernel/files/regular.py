@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
-from emulator.abi.files import O
+from emulator.abi.fcntl import O
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import Description, ReadBuffers, Stat, WriteBuffers
 from emulator.kernel.host import HostDirectory

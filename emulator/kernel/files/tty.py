@@ -10,14 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
-from emulator.abi.files import O
+from emulator.abi.fcntl import O
 from emulator.abi.signals import SIG_IGN, Siginfo, Signal
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import Description, ReadBuffers, WriteBuffers
 from emulator.kernel.files.streams import HostStream
 
 if TYPE_CHECKING:
-    from emulator.kernel.paths import Walker
     from emulator.kernel.tasks import Task
     from emulator.kernel.thread_group import Session
 
@@ -107,7 +106,7 @@ def stop_background(t: Task, tty: Description, *, changing: bool = False, readin
     if t.group.pgid == session.foreground_pgid or not same_terminal(session.tty, tty):
         return
     signo = Signal.SIGTTIN if reading else Signal.SIGTTOU
-    ignored = t.group.sighand.actions[signo].handler == SIG_IGN or t.signals.blocked >> (signo - 1) & 1
+    ignored = t.group.sighand.actions[signo].handler == SIG_IGN or t.signals.mask >> (signo - 1) & 1
     if ignored:
         if reading:
             raise LinuxError(E.EIO)

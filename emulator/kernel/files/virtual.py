@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from emulator.abi.errno import E
-from emulator.abi.files import O
+from emulator.abi.fcntl import O
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import (
     Description,
