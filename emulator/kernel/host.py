@@ -17,7 +17,7 @@ import resource
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from emulator.abi.errno import E
@@ -279,6 +279,13 @@ class Host:
         poller.register(fd, events)
         ready = self.call(poller.poll, timeout_ms)
         return ready[0][1] if ready else 0
+
+    def poll_many(self, interest: Iterable[tuple[int, int]], timeout_ms: int | None) -> list[tuple[int, int]]:
+        """poll(2) of many: (fd, revents) of those that are ready; None waits for ever, or for a signal."""
+        poller = select.poll()
+        for fd, events in interest:
+            poller.register(fd, events)
+        return self.call(poller.poll, timeout_ms)
 
     def fcntl(self, fd: int, command: int, argument: int | bytes = 0) -> int | bytes:
         """fcntl(2)."""

@@ -20,7 +20,7 @@ from emulator.kernel.waits import Block, HostPoll, Wait, WaitQueue
 if TYPE_CHECKING:
     from emulator.cpu.mmu import Arena, Frames
     from emulator.kernel.files.virtual import Node
-    from emulator.kernel.host import Host
+    from emulator.kernel.host import Host, HostDirectory
     from emulator.kernel.tasks import Task
 
 POLLIN, POLLPRI, POLLOUT, POLLERR, POLLHUP, POLLNVAL = 1, 2, 4, 8, 16, 32
@@ -244,8 +244,8 @@ class Description:
 
     # -- names ---------------------------------------------------------------------------------------------------
 
-    def directory_position(self) -> int | Node | None:
-        """Where a walk that starts at this description begins: a host descriptor, a node, or None: no directory."""
+    def directory_position(self) -> HostDirectory | Node | None:
+        """Where a walk that starts at this description begins: a host directory, a node, or None: no directory."""
         return None
 
     def reopen(self, t: Task, flags: int) -> Description:
