@@ -6,6 +6,8 @@ from emulator.arch.aarch64 import AARCH64
 from emulator.arch.model import Arch
 from emulator.arch.x86_64 import X86_64
 
+__all__ = ["AARCH64", "ARCHES", "X86_64", "Arch", "by_elf", "by_name"]
+
 ARCHES: tuple[Arch, ...] = (X86_64, AARCH64)
 
 

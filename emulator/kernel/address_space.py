@@ -110,6 +110,7 @@ class AddressSpace:
         self.arg_start = self.arg_end = self.env_start = self.env_end = 0
         self.auxv = b""
         self.exe: MappableFile | None = None
+        self.signal_trampoline = 0  # the page with the sigreturn code, for ISAs without SA_RESTORER
         self.peak_pages = 0
         self.serial = next(_serials)  # never used again
         self.signal_trampoline = 0  # address of the "[vdso]" page, where the ISA needs one

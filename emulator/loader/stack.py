@@ -64,7 +64,7 @@ def build(
     *,
     jitter: int = 0,
 ) -> InitialStack:
-    """Lay out the stack below `top`; `random` are AT_RANDOM's 16 bytes, `jitter` arch_align_stack()'s when ASLR is on."""
+    """Lay out the stack below `top`; `random` is AT_RANDOM, `jitter` arch_align_stack()'s when ASLR is on."""
     word = arch.pointer_size
     filename_at = top - word - len(filename) - 1
     environment = b"".join(text + b"\0" for text in envp)
