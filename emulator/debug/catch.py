@@ -1,0 +1,119 @@
+"""What the machine asks before it makes an event: the debugger's policy.
+
+Rule: answers come from the client's settings only; a process that is not debugged never makes an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from emulator.abi.signals import Siginfo, Signal
+from emulator.cpu.exits import WatchHit
+from emulator.debug.points import PointsAbility
+from emulator.debug.signal_numbers import to_gdb
+from emulator.kernel.events import (
+    Execed,
+    Forked,
+    GroupExited,
+    ThreadCreated,
+    ThreadExited,
+    VforkDone,
+)
+from emulator.kernel.tasks import Task
+from gdbstub.signals import Signal as GdbSignal
+from gdbstub.target import ThreadOptions
+from gdbstub.thread_id import ThreadId
+
+if TYPE_CHECKING:
+    from emulator.kernel.thread_group import ThreadGroup
+
+
+class CatchAbility(PointsAbility):
+    """SyscallCatching, SignalPolicy, ForkEvents, ThreadEvents; and the DebuggerPolicy of the machine."""
+
+    # -- the client's side ---------------------------------------------------------------------------------------
+
+    def catch_syscalls(self, process: int, enabled: bool, numbers: frozenset[int]) -> None:
+        """QCatchSyscalls."""
+        group = self.group(process)
+        if enabled:
+            self.settings.caught[group.tgid] = numbers
+        else:
+            self.settings.caught.pop(group.tgid, None)
+        self.watch_calls()
+
+    def watch_calls(self) -> None:
+        """Send debugged tasks whose system calls are caught down the slow path."""
+        self.kernel.watch_calls = bool(self.settings.caught) or self.kernel.strace is not None
+
+    def set_pass_signals(self, signals: frozenset[GdbSignal]) -> None:
+        """QPassSignals."""
+        self.settings.pass_signals = frozenset(int(signal) for signal in signals)
+
+    def set_program_signals(self, signals: frozenset[GdbSignal]) -> None:
+        """QProgramSignals."""
+        self.settings.program_signals = frozenset(int(signal) for signal in signals)
+
+    def set_fork_events(self, *, fork: bool, vfork: bool, exec_: bool) -> None:
+        """What qSupported agreed on."""
+        self.settings.fork_events = fork
+        self.settings.vfork_events = vfork
+        self.settings.exec_events = exec_
+
+    def set_thread_events(self, enabled: bool) -> None:
+        """QThreadEvents."""
+        self.settings.thread_events = enabled
+
+    def set_thread_options(self, options: Mapping[ThreadId, ThreadOptions]) -> None:
+        """QThreadOptions."""
+        for thread, bits in options.items():
+            uid = self.live(thread).uid
+            for members, bit in (
+                (self.settings.clone_threads, ThreadOptions.CLONE),
+                (self.settings.exit_threads, ThreadOptions.EXIT),
+            ):
+                if bits & bit:
+                    members.add(uid)
+                else:
+                    members.discard(uid)
+
+    # -- the machine's side --------------------------------------------------------------------------------------
+
+    def traces(self, group: ThreadGroup) -> bool:
+        """Whether a process is debugged."""
+        return group.tgid in self.debugged
+
+    def wants_signal(self, task: Task, info: Siginfo) -> bool:
+        """Stop before delivery, unless the client said it need not see it."""
+        if info.signo == Signal.SIGKILL:
+            return False
+        return int(to_gdb(info.signo)) not in self.settings.pass_signals
+
+    def wants_syscall(self, task: Task, number: int) -> bool:
+        """Is it caught?"""
+        numbers = self.settings.caught.get(task.group.tgid)
+        return numbers is not None and (not numbers or number in numbers)
+
+    def wants_event(self, kind: type) -> bool:
+        """Which life events are worth a value; exits and execs always, because points and ids depend on them."""
+        settings = self.settings
+        if kind in (GroupExited, Execed):
+            return True
+        if kind is Forked:
+            return settings.fork_events or settings.vfork_events
+        if kind is VforkDone:
+            return settings.vfork_events
+        if kind is ThreadCreated:
+            return settings.thread_events or bool(settings.clone_threads)
+        if kind is ThreadExited:
+            return settings.thread_events or bool(settings.exit_threads)
+        return False
+
+    def wants_breakpoint(self, task: Task, address: int) -> bool:
+        """Stop at this breakpoint?"""
+        return self.breakpoint_holds(task, address)
+
+    def wants_watch(self, task: Task, hit: WatchHit) -> bool:
+        """Stop at this watchpoint?"""
+        return self.watch_holds(task, hit)

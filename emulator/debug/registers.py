@@ -1,0 +1,85 @@
+"""Registers by regnum (g G p P).
+
+Rule: a thread's whole register file is captured once a stop and serves every read until something runs or writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emulator.cpu.registers import RegisterFile
+from emulator.debug.core import EINVAL, Core
+from emulator.debug.descriptions import Description
+from emulator.kernel.tasks import Task, TaskUid
+from gdbstub.errors import TargetError
+from gdbstub.target import ThreadDetails
+from gdbstub.tdesc import TargetDescription
+from gdbstub.thread_id import ThreadId
+
+
+class RegistersAbility(Core):
+    """Target registers."""
+
+    captured: dict[TaskUid, RegisterFile]
+
+    def description(self, process: int) -> TargetDescription:
+        """Of the process' ISA; of the machine's while there is no process."""
+        if process <= 0 and not self.debugged:
+            return self.describe_arch(self.machine.kernel.cpu.arch).target
+        return self.registers_description(self.leader(process)).target
+
+    def capture(self, task: Task) -> RegisterFile:
+        """The register file of a stopped task, read once."""
+        file = self.captured.get(task.uid)
+        if file is None:
+            file = self.captured[task.uid] = self.machine.registers(task)
+        return file
+
+    def _numbered(self, task: Task, regnum: int) -> tuple[Description, str, int]:
+        known = self.registers_description(task)
+        if not 0 <= regnum < len(known.names):
+            raise TargetError(EINVAL, f"there is no register {regnum}")
+        return known, known.names[regnum], known.sizes[regnum]
+
+    def read_register(self, thread: ThreadId, regnum: int) -> bytes | None:
+        """One register in target byte order."""
+        task = self.live(thread)
+        known, name, size = self._numbered(task, regnum)
+        return self.capture(task).read(name).to_bytes(size, known.order)
+
+    def read_registers(self, thread: ThreadId) -> Sequence[bytes | None]:
+        """All of them, of one moment."""
+        task = self.live(thread)
+        known = self.registers_description(task)
+        read, order = self.capture(task).read, known.order
+        return [read(name).to_bytes(size, order) for name, size in zip(known.names, known.sizes, strict=True)]
+
+    def write_register(self, thread: ThreadId, regnum: int, value: bytes) -> None:
+        """Set one register."""
+        task = self.live(thread)
+        known, name, size = self._numbered(task, regnum)
+        if len(value) != size:
+            raise TargetError(EINVAL, f"{name} has {size} bytes")
+        file = self.capture(task)
+        file.write(name, int.from_bytes(value, known.order))
+        self._store(task, file)
+
+    def write_registers(self, thread: ThreadId, values: Sequence[bytes]) -> None:
+        """Set the first len(values) registers."""
+        task = self.live(thread)
+        known = self.registers_description(task)
+        file = self.capture(task)
+        for name, value in zip(known.names, values, strict=False):
+            file.write(name, int.from_bytes(value, known.order))
+        self._store(task, file)
+
+    def _store(self, task: Task, file: RegisterFile) -> None:
+        self.machine.set_registers(task, file)
+        self.captured.pop(task.uid, None)
+
+    def thread_details(self, thread: ThreadId) -> ThreadDetails:
+        """Name and what it does."""
+        task = self.live(thread)
+        wait = task.wait
+        extra = task.state.value if wait is None else f"{task.state.value}: {wait.what}"
+        return ThreadDetails(name=task.name, extra=extra, core=0)
