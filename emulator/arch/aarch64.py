@@ -16,6 +16,7 @@ from emulator.arch.model import (
     Arch,
     AuxvFacts,
     CpuModel,
+    DtvSlot,
     Feature,
     KernelAbi,
     Register,
@@ -101,6 +102,7 @@ AARCH64 = Arch(
     sp="sp",
     fp="x29",
     tls="tpidr",
+    dtv_slots=(DtvSlot(0, 2), DtvSlot(-8, 1)),  # glibc, musl
     convention=SyscallConvention(
         number="x8",
         args=("x0", "x1", "x2", "x3", "x4", "x5"),

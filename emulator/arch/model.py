@@ -172,6 +172,20 @@ class SignalFrame(Protocol):
         """Undo `push` for sigreturn(2).  Raises MemoryFault or BadFrame: the caller forces SIGSEGV."""
 
 
+@dataclass(frozen=True, slots=True)
+class DtvSlot:
+    """Where a libc's thread control block keeps the dynamic thread vector, relative to the thread pointer.
+
+    `entry_words` is the size of a DTV entry.  The slot counts only if the block points to itself at `self_at`, and not
+    at `not_self_at` (that tells glibc's from musl's).
+    """
+
+    offset: int
+    entry_words: int
+    self_at: int | None = None
+    not_self_at: int | None = None
+
+
 class FaultKind(Enum):
     """Which CPU exception."""
 
@@ -227,6 +241,7 @@ class Arch:
     abi: KernelAbi
     signal_frame: SignalFrame
     traps: Traps
+    dtv_slots: tuple[DtvSlot, ...]  # of the libcs there are, most specific first
     notes: Mapping[str, RegisterNote]  # "NT_PRSTATUS" -> how ptrace(2) and core files lay registers out
 
     @cached_property

@@ -14,6 +14,7 @@ from emulator.arch.model import (
     AuxvFacts,
     CpuidMask,
     CpuModel,
+    DtvSlot,
     Feature,
     KernelAbi,
     Register,
@@ -120,6 +121,7 @@ X86_64 = Arch(
     sp="rsp",
     fp="rbp",
     tls="fs_base",
+    dtv_slots=(DtvSlot(8, 2, self_at=16, not_self_at=24), DtvSlot(8, 1)),  # glibc, musl
     convention=SyscallConvention(
         number="rax",
         args=("rdi", "rsi", "rdx", "r10", "r8", "r9"),

@@ -6,7 +6,7 @@ error reply, and never another task that has its number now.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,8 @@ class Settings:
 class Core:
     """State that the abilities share."""
 
+    write_diagnostic: Callable[[str], None]  # text for the person who runs the server
+
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.kernel = machine.kernel
@@ -81,7 +83,8 @@ class Core:
             case Exited(status=status):
                 raise ThreadExited(thread, status)
             case Unknown():
-                raise NoSuchThread(thread)
+                pass
+        raise NoSuchThread(thread)
 
     def group(self, process: int) -> ThreadGroup:
         """A debugged process; 0 means the only, or the first, one."""

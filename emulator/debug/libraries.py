@@ -44,9 +44,7 @@ class GuestReader:
 
     def number(self, address: int, size: int) -> int:
         """An unsigned number; raises MemoryFault."""
-        return int.from_bytes(
-            self.space.table.read(address, size, force=True), "little" if self.order == "little" else "big"
-        )
+        return int.from_bytes(self.space.table.read(address, size, force=True), self.order)
 
     def word(self, address: int) -> int:
         """A pointer or unsigned long."""
@@ -75,7 +73,7 @@ def auxv_entries(task: Task) -> dict[int, int]:
     """The auxiliary vector as execve gave it."""
     size = task.arch.bits // 8
     data = task.space.auxv
-    order = "little" if task.arch.byteorder == "little" else "big"
+    order = task.arch.byteorder
     words = [int.from_bytes(data[i : i + size], order) for i in range(0, len(data), size)]
     return dict(zip(words[::2], words[1::2], strict=False))
 
@@ -112,7 +110,7 @@ def find_r_debug(task: Task) -> int:
 
 def namespaces(reader: GuestReader, r_debug: int) -> Iterator[tuple[int, int]]:
     """(r_debug, its r_map) of every link-map namespace."""
-    seen = set()
+    seen: set[int] = set()
     while r_debug and r_debug not in seen and len(seen) < 64:
         seen.add(r_debug)
         version = reader.number(r_debug, 4)

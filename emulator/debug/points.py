@@ -76,7 +76,7 @@ class LiveContext:
             data = task.space.table.read(address, size, force=True)
         except MemoryFault:
             raise AgentError(f"cannot read {address:#x}") from None
-        return int.from_bytes(data, "little" if task.arch.byteorder == "little" else "big")
+        return int.from_bytes(data, task.arch.byteorder)
 
     def print(self, text: bytes) -> None:
         """dprintf in the target: to the server's diagnostics."""
@@ -165,7 +165,7 @@ class PointsAbility(RegistersAbility):
                 except AgentError:
                     return True
             if context.output:
-                self.machine.log_text(context.output)
+                self.write_diagnostic(context.output.decode("utf-8", "replace"))
             return False
         return True
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emulator.cpu.registers import RegisterFile
+from emulator.arch.model import RegisterAccess
 from emulator.debug.core import EINVAL, Core
 from emulator.debug.descriptions import Description
 from emulator.kernel.tasks import Task, TaskUid
@@ -20,19 +20,19 @@ from gdbstub.thread_id import ThreadId
 class RegistersAbility(Core):
     """Target registers."""
 
-    captured: dict[TaskUid, RegisterFile]
+    captured: dict[TaskUid, RegisterAccess]
 
     def description(self, process: int) -> TargetDescription:
         """Of the process' ISA; of the machine's while there is no process."""
         if process <= 0 and not self.debugged:
-            return self.describe_arch(self.machine.kernel.cpu.arch).target
+            return self.describe_arch(self.kernel.arch).target
         return self.registers_description(self.leader(process)).target
 
-    def capture(self, task: Task) -> RegisterFile:
+    def capture(self, task: Task) -> RegisterAccess:
         """The register file of a stopped task, read once."""
         file = self.captured.get(task.uid)
         if file is None:
-            file = self.captured[task.uid] = self.machine.registers(task)
+            file = self.captured[task.uid] = self.kernel.registers_of(task)
         return file
 
     def _numbered(self, task: Task, regnum: int) -> tuple[Description, str, int]:
@@ -73,8 +73,8 @@ class RegistersAbility(Core):
             file.write(name, int.from_bytes(value, known.order))
         self._store(task, file)
 
-    def _store(self, task: Task, file: RegisterFile) -> None:
-        self.machine.set_registers(task, file)
+    def _store(self, task: Task, file: RegisterAccess) -> None:
+        self.kernel.write_registers(task, file)
         self.captured.pop(task.uid, None)
 
     def thread_details(self, thread: ThreadId) -> ThreadDetails:

@@ -20,7 +20,7 @@ from emulator.kernel.tasks import Task, TaskUid
 from gdbstub import stop as gdb
 from gdbstub.errors import TargetError
 from gdbstub.signals import Signal as GdbSignal
-from gdbstub.stop import Stopped, StopEvent
+from gdbstub.stop import StopEvent, Stopped
 from gdbstub.target import RUNNING, HostFd, ResumeAction, ResumeKind, SliceResult, Stop, Waiting, action_for
 from gdbstub.thread_id import ThreadId
 

@@ -24,7 +24,7 @@ class TlsAbility(Core):
         """Address of the variable at `offset` in the block of the module `link_map`."""
         task = self.live(thread)
         reader = GuestReader(task)
-        pointer = self.machine.registers(task).read(task.arch.tls)
+        pointer = self.kernel.registers_of(task).read(task.arch.tls)
         try:
             module = self._module_id(task, reader, link_map)
             return self._block(task, reader, pointer, module) + offset

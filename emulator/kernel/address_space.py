@@ -101,6 +101,7 @@ class AddressSpace:
         self.vmas = VmaSet()
         self.rlimit = rlimit  # "AS", "DATA", "STACK", "MEMLOCK" -> soft limit in bytes
         self.total_ram = total_ram
+        self.serial = next(_serials)
         self.users = 1  # tasks; the last one's exit destroys
         self.pages = Accounting()
         self.lock_future = VmFlag.NONE
@@ -654,6 +655,13 @@ class AddressSpace:
             except (MemoryFault, LinuxError):
                 return
 
+    def shared_key(self, address: int) -> Hashable | None:
+        """What a shared futex at `address` is known by: (object, byte offset); None for private memory."""
+        vma = self.vmas.at(address)
+        if vma is None or not vma.flags & VmFlag.MAYSHARE:
+            return None
+        return vma.identity, address - vma.start + vma.page_offset * PAGE_SIZE
+
     # -- faults --------------------------------------------------------------------------------------------------
 
     def handle_fault(self, address: int, access: Access) -> FaultCode | None:
@@ -737,6 +745,7 @@ class AddressSpace:
         return maps_text.smaps(self) if smaps else maps_text.maps(self)
 
 
+_serials = count(1)
 _shmem_inodes = iter(range(1025, 1 << 31))
 
 

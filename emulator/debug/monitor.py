@@ -1,0 +1,90 @@
+"""`monitor` commands (qRcmd).
+
+Rule: words in, text out; nothing here evaluates code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emulator.abi.memory import PAGE_SIZE
+from emulator.debug.catch import CatchAbility
+from emulator.debug.strace import Strace
+from emulator.errors import EmulatorError
+from emulator.kernel.tasks import Task
+from gdbstub.target import MonitorCommand
+
+
+class MonitorAbility(CatchAbility):
+    """Monitor."""
+
+    def monitor_commands(self) -> Sequence[MonitorCommand]:
+        """The table `monitor help` prints."""
+        return (
+            MonitorCommand("threads", "threads", "every thread of the machine and what it does", self._threads),
+            MonitorCommand("maps", "maps [PID]", "the mappings of a process, as /proc/PID/maps", self._maps),
+            MonitorCommand("fds", "fds [PID]", "open file descriptors", self._fds),
+            MonitorCommand("sockets", "sockets", "open sockets of every process", self._sockets),
+            MonitorCommand("strace", "strace on|off", "one line a system call, on the server's stderr", self._strace),
+            MonitorCommand("stats", "stats", "counters of the engine and of memory", self._stats),
+            MonitorCommand("clock", "clock", "instructions retired since power-on", self._clock),
+        )
+
+    def _threads(self, words: Sequence[str]) -> str:
+        lines = [f"{'PID':>6} {'TID':>6} {'STATE':<10} {'PC':<18} NAME"]
+        for task in self.kernel.tasks:
+            pc = ""
+            if (task.alive and task.context is not None) or task is self.kernel.current:
+                pc = f"{self.kernel.registers_of(task).read(task.arch.pc):#018x}"
+            state = task.state.value if task.wait is None else task.wait.what
+            lines.append(f"{task.pid:>6} {task.tid:>6} {state:<10} {pc:<18} {task.name}")
+        return "\n".join(lines) + "\n"
+
+    def _process(self, words: Sequence[str]) -> Task:
+        return self.leader(int(words[0], 0) if words and words[0].isdigit() else 0)
+
+    def _maps(self, words: Sequence[str]) -> str:
+        return self._process(words).space.maps_text()
+
+    def _fds(self, words: Sequence[str]) -> str:
+        task = self._process(words)
+        lines = [f"{'FD':>4} {'KIND':<12} NAME"]
+        for fd, description in task.fds.items():
+            lines.append(f"{fd:>4} {description.kind:<12} {_name(description)}")
+        return "\n".join(lines) + "\n"
+
+    def _sockets(self, words: Sequence[str]) -> str:
+        lines = [f"{'PID':>6} {'FD':>4} SOCKET"]
+        for task in self.kernel.tasks:
+            if not task.alive or not task.is_leader:
+                continue
+            for fd, description in task.fds.items():
+                if description.kind == "socket":
+                    lines.append(f"{task.pid:>6} {fd:>4} {_name(description)}")
+        return "\n".join(lines) + "\n"
+
+    def _strace(self, words: Sequence[str]) -> str:
+        if list(words) == ["on"]:
+            self.kernel.strace = Strace(self.write_diagnostic)
+        elif list(words) == ["off"]:
+            self.kernel.strace = None
+        elif words:
+            return "usage: monitor strace on|off\n"
+        self.watch_calls()
+        return f"strace is {'on' if self.kernel.strace is not None else 'off'}\n"
+
+    def _stats(self, words: Sequence[str]) -> str:
+        rows = dict(self.kernel.cpu.stats())
+        rows["frames used (KiB)"] = self.kernel.arena.used_frames() * PAGE_SIZE // 1024
+        rows["tasks"] = len(self.kernel.tasks)
+        return "".join(f"{name:<24} {value}\n" for name, value in rows.items())
+
+    def _clock(self, words: Sequence[str]) -> str:
+        return f"{self.kernel.cpu.clock}\n"
+
+
+def _name(description: object) -> str:
+    try:
+        return description.readlink_text().decode("utf-8", "replace")  # type: ignore[attr-defined, no-any-return]
+    except EmulatorError:
+        return "?"
