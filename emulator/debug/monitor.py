@@ -49,7 +49,7 @@ class MonitorAbility(CatchAbility):
     def _fds(self, words: Sequence[str]) -> str:
         task = self._process(words)
         lines = [f"{'FD':>4} {'KIND':<12} NAME"]
-        for fd, description in task.fds.items():
+        for fd, description in task.fds:
             lines.append(f"{fd:>4} {description.kind:<12} {_name(description)}")
         return "\n".join(lines) + "\n"
 
@@ -58,7 +58,7 @@ class MonitorAbility(CatchAbility):
         for task in self.kernel.tasks:
             if not task.alive or not task.is_leader:
                 continue
-            for fd, description in task.fds.items():
+            for fd, description in task.fds:
                 if description.kind == "socket":
                     lines.append(f"{task.pid:>6} {fd:>4} {_name(description)}")
         return "\n".join(lines) + "\n"

@@ -75,7 +75,7 @@ class OsDataAbility(Core):
         for task in self._everybody():
             if not task.is_leader:
                 continue
-            for fd, description in task.fds.items():
+            for fd, description in task.fds:
                 yield {
                     "pid": str(task.pid),
                     "command": task.name,

@@ -213,6 +213,10 @@ class Host:
         """Any host clock by its number (they are the same on every ISA)."""
         return self.call(time.clock_gettime_ns, clock)
 
+    def ids(self) -> tuple[int, int, tuple[int, ...]]:
+        """The server's user, group and supplementary groups: who the first process is."""
+        return os.getuid(), os.getgid(), tuple(os.getgroups())
+
     def random(self, count: int) -> bytes:
         """Random bytes, as getrandom(2)."""
         return os.urandom(count)

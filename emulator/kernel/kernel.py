@@ -91,13 +91,14 @@ class Kernel:
     def load(self, task: Task) -> None:
         """Put a task's context on the CPU; free if it is there already."""
         if self.current is not task:
-            self._unload()
+            self.vacate()
             self.cpu.load(task.context)
             self.current = task
             self._loaded_at = self.cpu.clock
         self.cpu.activate(task.space.table)
 
-    def _unload(self) -> None:
+    def vacate(self) -> None:
+        """Take the current task off the CPU; its context is in its Task again."""
         current = self.current
         if current is not None:
             self.charge(current)

@@ -1,0 +1,5 @@
+"""`python -m emulator` is `emugdb`."""
+
+from emulator.cli import main
+
+main()

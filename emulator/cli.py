@@ -1,0 +1,278 @@
+"""The command line: `emugdb [OPTIONS] [COMM] PROG [ARGS...]`, a drop-in for gdbserver, close to qemu-user's.
+
+Rule: options come before PROG; whatever follows it is the program's.  Nothing but "Listening on port N" is printed
+while serving, unless asked for; errors are sentences that say what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from emulator.kernel.kernel import Config
+    from emulator.machine import Machine
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 1234
+_RUN_SLICE = 5_000_000
+_COMM = re.compile(r"^(?P<host>\[[0-9a-fA-F:.%a-z]*\]|[^:/]*):(?P<port>\d{1,5})$")
+_SIZE = re.compile(r"^(\d+)\s*([KMGT]?)(i?B?)$", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to serve: TCP host and port, or a unix socket, or stdio (neither)."""
+
+    host: str = ""
+    port: int = 0
+    unix: str = ""
+
+    @property
+    def stdio(self) -> bool:
+        """gdb's `target remote | emugdb - PROG`."""
+        return not self.host and not self.unix
+
+
+def parse_comm(text: str) -> Address | None:
+    """HOST:PORT, :PORT, unix:PATH or -; None if `text` is none of these (then it is the program)."""
+    if text == "-" or text == "stdio":
+        return Address()
+    if text.startswith("unix:"):
+        return Address(unix=text[5:])
+    found = _COMM.match(text)
+    if found is None:
+        return None
+    port = int(found["port"])
+    if port > 65535:
+        raise click.UsageError(f"port {port} is too large: ports go from 0 (choose one) to 65535")
+    host = found["host"].strip("[]") or DEFAULT_HOST
+    return Address(DEFAULT_HOST if host == "localhost" else host, port)
+
+
+def parse_size(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    """512M, 2GiB, 1000000."""
+    if value is None:
+        return None
+    found = _SIZE.match(value.strip())
+    if found is None:
+        raise click.BadParameter(f"{value!r} is not a size; write for example 512M or 2G")
+    return int(found[1]) * _UNITS[found[2].upper()]
+
+
+class OptionsFirst(click.Command):
+    """Stop looking for options at the first word that is not one."""
+
+    allow_interspersed_args = False
+
+
+def _version(context: click.Context, _option: click.Parameter, value: bool) -> None:
+    if not value or context.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    import unicorn
+
+    from emulator.cpu.engine import available_hooks
+
+    try:
+        own = version("emugdb")
+    except PackageNotFoundError:
+        own = "0.1.0 (not installed)"
+    kind = available_hooks()
+    hooks = "C hooks" if kind == "c" else "Python hooks (slow: install a C compiler and reinstall)"
+    click.echo(f"emugdb {own}, engine Unicorn {unicorn.__version__}, {hooks}")
+    context.exit()
+
+
+@click.command(
+    cls=OptionsFirst,
+    context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
+    options_metavar="[OPTIONS]",
+)
+@click.option("--run", is_flag=True, help="Run without a debugger; end with the program's status (128+signal).")
+@click.option("--once", is_flag=True, help="Serve one debugger, then end (the default is to end with the program).")
+@click.option("--keep", is_flag=True, help="Go on serving after a debugger or the program is gone.")
+@click.option("--multi", is_flag=True, help="For `target extended-remote`: PROG is optional, the debugger starts it.")
+@click.option("--root", metavar="DIR", default="/", help="The guest's / (it cannot leave it).")
+@click.option("-L", "sysroot", metavar="DIR", help="Where a foreign program's interpreter and libraries are.")
+@click.option("--env", "-E", metavar="K=V", multiple=True, help="Set an environment variable.")
+@click.option("--unset-env", "-U", metavar="K", multiple=True, help="Unset an environment variable.")
+@click.option("--argv0", "-0", metavar="NAME", help="The program's argv[0].")
+@click.option("--cwd", metavar="DIR", help="The guest's current directory.")
+@click.option("--strace", is_flag=True, help="Print one line a system call.")
+@click.option("--strace-clock", is_flag=True, help="--strace, each line with the instruction clock.")
+@click.option("--strace-output", metavar="FILE", help="Where --strace prints (stderr).")
+@click.option("--log-packets", metavar="FILE", help="Log every packet.")
+@click.option("--seed", type=int, help="Vary the thread interleaving, reproducibly.")
+@click.option("--memory", metavar="SIZE", callback=parse_size, help="Guest memory limit, for example 512M.")
+@click.option("--net", type=click.Choice(["host", "loopback", "none"]), default="host", help="What sockets may reach.")
+@click.option("--hooks", type=click.Choice(["auto", "c", "python"]), default="auto", help="Engine hooks to use.")
+@click.option("--aslr/--no-aslr", default=False, help="Randomise the address space (off, as under a debugger).")
+@click.option("-v", "--verbose", count=True, help="Say more on stderr.")
+@click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Say what runs.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMM] PROG [ARGS...]")
+def command(words: tuple[str, ...], **options: Any) -> None:
+    """Serve PROG, in an emulated Linux, to a debugger that speaks GDB's remote protocol.
+
+    COMM is HOST:PORT, :PORT (loopback), unix:PATH or - (stdio); 127.0.0.1:1234 if left out.  Port 0 picks a free one.
+    """
+    raise SystemExit(_main(list(words), options))
+
+
+def main() -> None:
+    """Entry point of the `emugdb` script."""
+    command()
+
+
+def _main(words: list[str], options: dict[str, Any]) -> int:
+    address: Address | None = None
+    if words and not options["run"]:
+        address = parse_comm(words[0])
+        if address is not None:
+            words = words[1:]
+    if not words and not options["multi"]:
+        raise click.UsageError("no program: emugdb [OPTIONS] [COMM] PROG [ARGS...]")
+    _logging(options["verbose"])
+    if words:
+        return _with_program(words, address, options)
+    return _serve(_power_on(None, options), address, options, None)
+
+
+def _logging(verbose: int) -> None:
+    import logging
+
+    level = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 3)]
+    logging.basicConfig(level=level, format="emugdb: %(message)s", stream=sys.stderr)
+
+
+def _environment(options: dict[str, Any]) -> dict[bytes, bytes]:
+    environment = dict(os.environb)
+    for item in options["env"]:
+        name, equals, value = os.fsencode(item).partition(b"=")
+        if not equals:
+            raise click.UsageError(f"--env {item}: write --env NAME=VALUE")
+        environment[name] = value
+    for name in options["unset_env"]:
+        environment.pop(os.fsencode(name), None)
+    return environment
+
+
+def find_program(name: str, root: str, search: str) -> str:
+    """The guest's path of a program: as given if it has a slash, else here, else along PATH."""
+    if "/" in name:
+        return name
+    if root == "/" and os.path.isfile(name):
+        return os.path.abspath(name)
+    for directory in search.split(":"):
+        candidate = os.path.join(directory or ".", name)
+        inside = root.rstrip("/") + "/" + candidate.lstrip("/") if root != "/" else candidate
+        if os.path.isfile(inside) and os.access(inside, os.X_OK):
+            return candidate
+    return name
+
+
+def _power_on(program: str | None, options: dict[str, Any]) -> Machine:
+    from emulator.arch import by_name
+    from emulator.errors import EmulatorError
+    from emulator.kernel.boot import power_on
+    from emulator.kernel.kernel import Config
+    from emulator.loader.identify import arch_of
+    from emulator.machine import Machine
+
+    try:
+        arch = by_name("x86_64") if program is None else arch_of(program, options["root"], options["sysroot"])
+        config: Config = Config(
+            root=options["root"],
+            cwd=options["cwd"] or "",
+            net=options["net"],
+            memory_limit=options["memory"],
+            seed=options["seed"],
+            aslr=options["aslr"],
+            hooks=options["hooks"],
+            library_path=_sysroots(arch.triplet, program, options),
+        )
+        kernel = power_on(arch, config)
+    except EmulatorError as error:
+        raise click.ClickException(str(error)) from None
+    if options["strace"] or options["strace_clock"]:
+        kernel.strace = _tracer(kernel, options)
+        kernel.watch_calls = True
+    return Machine(kernel)
+
+
+def _sysroots(triplet: str, program: str | None, options: dict[str, Any]) -> tuple[str, ...]:
+    """-L, or Debian's cross libraries for a foreign program."""
+    if options["sysroot"]:
+        return (options["sysroot"],)
+    import platform
+
+    if options["root"] == "/" and program is not None and not triplet.startswith(platform.machine()):
+        cross = f"/usr/{triplet}"
+        if os.path.isdir(cross):
+            return (cross,)
+    return ()
+
+
+def _tracer(kernel: Any, options: dict[str, Any]) -> Any:
+    from emulator.debug.strace import Strace
+
+    stream = open(options["strace_output"], "w", buffering=1) if options["strace_output"] else sys.stderr  # noqa: SIM115
+
+    def sink(line: str) -> None:
+        stream.write(line + "\n")
+        stream.flush()
+
+    return Strace(sink, clock=(lambda: kernel.cpu.clock) if options["strace_clock"] else None)
+
+
+def _with_program(words: list[str], address: Address | None, options: dict[str, Any]) -> int:
+    from emulator.errors import LinuxError
+    from emulator.kernel.boot import spawn
+    from emulator.kernel.exec import describe
+
+    environment = _environment(options)
+    search = environment.get(b"PATH", b"/usr/local/bin:/usr/bin:/bin").decode(errors="surrogateescape")
+    program = find_program(words[0], options["root"], search)
+    machine = _power_on(program, options)
+    argv = [os.fsencode(options["argv0"] or program), *(os.fsencode(word) for word in words[1:])]
+    envp = [name + b"=" + value for name, value in environment.items()]
+    try:
+        task = spawn(machine.kernel, os.fsencode(program), argv, envp, cwd=options["cwd"] or "")
+    except LinuxError as error:
+        raise click.ClickException(f"cannot run {describe(program, error)}") from None
+    if options["run"]:
+        return run(machine)
+    return _serve(machine, address, options, task)
+
+
+def run(machine: Machine) -> int:
+    """Run to the end without a debugger."""
+    from emulator.kernel.events import AllExited, Idle
+
+    while True:
+        event = machine.run(_RUN_SLICE)
+        if type(event) is Idle:
+            machine.wait(event)
+        elif type(event) is AllExited:
+            return exit_status(event.status)
+
+
+def exit_status(status: int) -> int:
+    """A wait status as a shell tells it."""
+    return 128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF
+
+
+def _serve(machine: Machine, address: Address | None, options: dict[str, Any], task: Any) -> int:
+    from emulator.debug.target import EmulatorTarget
+
+    target = EmulatorTarget(machine, sys.stderr.write)
+    target.environment = _environment(options)
+    if task is not None:
+        target.stop_at_start(task)
+    raise click.ClickException("serving is not wired yet")

@@ -1,0 +1,62 @@
+"""Power on, and make the first process (or another one, for the debugger's vRun).
+
+Rule: what Linux has before /sbin/init runs: a kernel with a file system, and a process whose descriptors 0, 1 and 2 are
+the server's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emulator.arch.model import Arch
+from emulator.cpu.engine import Cpu
+from emulator.cpu.mmu import Arena
+from emulator.kernel import exec as execve
+from emulator.kernel.credentials import Credentials
+from emulator.kernel.fd_table import FdTable
+from emulator.kernel.host import Host
+from emulator.kernel.kernel import Config, Kernel
+from emulator.kernel.signals import SigHand
+from emulator.kernel.tasks import Task, TaskState
+from emulator.kernel.thread_group import RLIMIT_NOFILE, Session, ThreadGroup
+
+_PAGE = 4096
+
+
+def power_on(arch: Arch, config: Config) -> Kernel:
+    """A machine without processes."""
+    host = Host()
+    limit = None if config.memory_limit is None else config.memory_limit // _PAGE
+    arena = Arena(limit)
+    cpu = Cpu(arch, arena, hooks=config.hooks)
+    return Kernel(arch, config, host, cpu, arena)
+
+
+def spawn(kernel: Kernel, path: bytes, argv: Sequence[bytes], envp: Sequence[bytes], *, cwd: str = "") -> Task:
+    """A new process, a session of its own, about to run `path`; raises LinuxError as execve(2) fails."""
+    uid = kernel.tasks.allocate(kernel.ids_in_use())
+    session = Session(uid.tid)
+    group = ThreadGroup(uid.tid, None, uid.tid, session, SigHand())
+    fds = FdTable(group.rlimits[RLIMIT_NOFILE][0])
+    fs = kernel.vfs.initial_state(None, cwd)
+    ids = kernel.host.ids()
+    task = Task(uid, group, kernel, kernel.arch, None, None, fds, fs, Credentials.of(*ids))  # type: ignore[arg-type]
+    for description in kernel.vfs.standard_files():
+        fds.allocate(description)
+    program = execve.prepare(task, path, lambda: (list(argv), list(envp)))
+    group.leader = task
+    group.tasks[task.tid] = task
+    kernel.vacate()
+    kernel.current = task
+    try:
+        execve.enter(task, program, kernel.cpu)
+    except BaseException:
+        kernel.current = None
+        raise
+    kernel.groups[group.tgid] = group
+    kernel.tasks.add(task)
+    if kernel.first_group is None:
+        kernel.first_group = group
+    task.state = TaskState.RUNNABLE
+    kernel.scheduler.enqueue(task)
+    return task
