@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from emulator.arch.model import Arch
     from emulator.kernel.kernel import Config
     from emulator.machine import Machine
 
@@ -76,8 +77,6 @@ def _version(context: click.Context, _option: click.Parameter, value: bool) -> N
         return
     from importlib.metadata import PackageNotFoundError, version
 
-    import unicorn
-
     from emulator.cpu.engine import available_hooks
 
     try:
@@ -86,7 +85,7 @@ def _version(context: click.Context, _option: click.Parameter, value: bool) -> N
         own = "0.1.0 (not installed)"
     kind = available_hooks()
     hooks = "C hooks" if kind == "c" else "Python hooks (slow: install a C compiler and reinstall)"
-    click.echo(f"emugdb {own}, engine Unicorn {unicorn.__version__}, {hooks}")
+    click.echo(f"emugdb {own}, engine Unicorn {version('unicorn')}, {hooks}")
     context.exit()
 
 
@@ -178,15 +177,13 @@ def find_program(name: str, root: str, search: str) -> str:
 
 
 def _power_on(program: str | None, options: dict[str, Any]) -> Machine:
-    from emulator.arch import by_name
     from emulator.errors import EmulatorError
     from emulator.kernel.boot import power_on
     from emulator.kernel.kernel import Config
-    from emulator.loader.identify import arch_of
     from emulator.machine import Machine
 
     try:
-        arch = by_name("x86_64") if program is None else arch_of(program, options["root"], options["sysroot"])
+        arch = _arch_of(program, options["root"])
         config: Config = Config(
             root=options["root"],
             cwd=options["cwd"] or "",
@@ -204,6 +201,30 @@ def _power_on(program: str | None, options: dict[str, Any]) -> Machine:
         kernel.strace = _tracer(kernel, options)
         kernel.watch_calls = True
     return Machine(kernel)
+
+
+def _arch_of(program: str | None, root: str) -> Arch:
+    """The ISA the machine must have: the program's, or its interpreter's.  What is no program is execve's to refuse."""
+    from emulator.arch import ARCHES, by_elf
+
+    for _ in range(5):
+        if program is None:
+            break
+        try:
+            with open(root.rstrip("/") + os.path.abspath(program) if root != "/" else program, "rb") as file:
+                head = file.read(256)
+        except OSError:
+            break
+        if head.startswith(b"#!"):
+            words = head[2:].split(b"\n")[0].split()
+            program = os.fsdecode(words[0]) if words else None
+            continue
+        if head.startswith(b"\x7fELF") and len(head) > 20:
+            order = "big" if head[5] == 2 else "little"
+            found = by_elf(int.from_bytes(head[18:20], order), head[4], head[5])  # type: ignore[arg-type]
+            return found or ARCHES[0]
+        break
+    return ARCHES[0]
 
 
 def _sysroots(triplet: str, program: str | None, options: dict[str, Any]) -> tuple[str, ...]:
@@ -268,10 +289,15 @@ def exit_status(status: int) -> int:
     return 128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF
 
 
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(text if text.endswith("\n") else text + "\n")
+    sys.stderr.flush()
+
+
 def _serve(machine: Machine, address: Address | None, options: dict[str, Any], task: Any) -> int:
     from emulator.debug.target import EmulatorTarget
 
-    target = EmulatorTarget(machine, sys.stderr.write)
+    target = EmulatorTarget(machine, _to_stderr)
     target.environment = _environment(options)
     if task is not None:
         target.stop_at_start(task)

@@ -21,7 +21,7 @@ class MonitorAbility(CatchAbility):
     def monitor_commands(self) -> Sequence[MonitorCommand]:
         """The table `monitor help` prints."""
         return (
-            MonitorCommand("threads", "threads", "every thread of the machine and what it does", self._threads),
+            MonitorCommand("threads", "threads", "every thread of the machine and what it does", self._list_threads),
             MonitorCommand("maps", "maps [PID]", "the mappings of a process, as /proc/PID/maps", self._maps),
             MonitorCommand("fds", "fds [PID]", "open file descriptors", self._fds),
             MonitorCommand("sockets", "sockets", "open sockets of every process", self._sockets),
@@ -30,7 +30,7 @@ class MonitorAbility(CatchAbility):
             MonitorCommand("clock", "clock", "instructions retired since power-on", self._clock),
         )
 
-    def _threads(self, words: Sequence[str]) -> str:
+    def _list_threads(self, words: Sequence[str]) -> str:
         lines = [f"{'PID':>6} {'TID':>6} {'STATE':<10} {'PC':<18} NAME"]
         for task in self.kernel.tasks:
             pc = ""

@@ -718,16 +718,6 @@ class AddressSpace:
 
     # -- /proc ---------------------------------------------------------------------------------------------------
 
-    def shared_key(self, address: int) -> Hashable | None:
-        """What a word of shared memory is in every address space that maps it (a futex key); None if private."""
-        vma = self.vmas.at(address)
-        if vma is None or not vma.flags & VmFlag.SHARED:
-            return None
-        offset = vma.page_offset * PAGE_SIZE + address - vma.start
-        if vma.file is not None:
-            return (vma.file.mmap_identity(), offset)
-        return (id(vma.shared_frames), offset)
-
     def name_of(self, vma: Vma) -> str:
         """The last column of /proc/PID/maps (fs/proc/task_mmu.c: show_map_vma)."""
         if vma.file is not None:
