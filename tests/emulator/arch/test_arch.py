@@ -19,6 +19,8 @@ from emulator.arch import AARCH64, ARCHES, X86_64, Arch, by_elf, by_name, xstate
 from emulator.errors import LinuxError
 from tests.emulator.arch.fakes import Registers
 
+GENERAL = "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip eflags"
+
 arches = pytest.mark.parametrize("arch", ARCHES, ids=lambda arch: arch.name)
 
 
