@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import assert_never
 
+from gdbstub.encoding import to_hex
 from gdbstub.signals import Signal
-from gdbstub.thread_id import ThreadId
+from gdbstub.thread_id import ThreadId, format_thread_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,3 +161,70 @@ class NoResumed:
 
 
 StopEvent = Stopped | ProcessExited | ProcessSignalled | ThreadExitedEvent | NoResumed
+
+
+@dataclass(frozen=True, slots=True)
+class StopFormat:
+    """What the client said it understands."""
+
+    multiprocess: bool = False
+    swbreak: bool = False
+    hwbreak: bool = False
+    fork_events: bool = False
+    vfork_events: bool = False
+    exec_events: bool = False
+
+
+def format_stop(event: StopEvent, form: StopFormat, expedited: bytes = b"") -> bytes:
+    """The stop reply.  `expedited` is `regnum:value;` text, put where a thread stopped."""
+    match event:
+        case Stopped(thread, signal, reason, core):
+            named = "" if reason is None else _reason(reason, form)
+            where = "" if core is None else f"core:{core:x};"
+            head = f"T{signal:02x}{named}thread:{format_thread_id(thread, form.multiprocess)};{where}"
+            return head.encode() + expedited
+        case ProcessExited(pid, status):
+            return f"W{status & 0xFF:02x}{_process(pid, form)}".encode()
+        case ProcessSignalled(pid, signal):
+            return f"X{signal:02x}{_process(pid, form)}".encode()
+        case ThreadExitedEvent(thread, status):
+            return f"w{status & 0xFF:02x};{format_thread_id(thread, form.multiprocess)}".encode()
+        case NoResumed():
+            return b"N"
+        case _:
+            assert_never(event)
+
+
+def _process(pid: int, form: StopFormat) -> str:
+    return f";process:{pid:x}" if form.multiprocess else ""
+
+
+def _reason(reason: Reason, form: StopFormat) -> str:
+    """`name:value;`, or nothing where the client would not understand."""
+    match reason:
+        case SoftwareBreakpoint():
+            return "swbreak:;" if form.swbreak else ""
+        case HardwareBreakpoint():
+            return "hwbreak:;" if form.hwbreak else ""
+        case Watchpoint(type, address):
+            return f"{type.value}:{address:x};"
+        case SyscallEntry(number):
+            return f"syscall_entry:{number:x};"
+        case SyscallReturn(number):
+            return f"syscall_return:{number:x};"
+        case Forked(kind, child):
+            if (kind is ForkKind.FORK and not form.fork_events) or (kind is ForkKind.VFORK and not form.vfork_events):
+                return ""
+            return f"{kind.value}:{format_thread_id(child, form.multiprocess)};"
+        case VforkDone():
+            return "vforkdone:;" if form.vfork_events else ""
+        case Execed(path):
+            return f"exec:{to_hex(path.encode(errors='surrogateescape')).decode()};" if form.exec_events else ""
+        case LibraryEvent():
+            return "library:;"
+        case ThreadCreated():
+            return "create:;"
+        case ReplayLog(end):
+            return f"replaylog:{end.value};"
+        case _:
+            assert_never(reason)

@@ -110,7 +110,10 @@ class Target(Protocol):
         """Whether the thread is live."""
 
     def is_running(self) -> bool:
-        """Whether a resume is under way (`run_slice` has not yet answered it with a Stop)."""
+        """Whether `run_slice` has something to do: a thread is resumed, or an event of non-stop waits to be reported.
+
+        All-stop: true from `resume` until `run_slice` answers with a Stop.  Also true while a detached process goes on.
+        """
 
     def status(self) -> Sequence[StopEvent]:
         """The last event of each stopped thread, the one `?` should tell in all-stop first; empty: no process."""
@@ -300,10 +303,9 @@ class SignalInformation(Protocol):
 
 @dataclass(slots=True)
 class LaunchSettings:
-    """What the next vRun starts with (QStartupWithShell, QEnvironmentHexEncoded, QSetWorkingDir ...)."""
+    """What the next vRun starts with (QStartupWithShell, QEnvironmentHexEncoded ...)."""
 
     environment: dict[bytes, bytes | None] = field(default_factory=dict)  # None: unset
-    reset_environment: bool = False  # QEnvironmentReset came
     working_directory: bytes = b""  # "": the server's
     startup_with_shell: bool = False
     disable_randomization: bool = True
