@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gdbstub.errors import Malformed
+from gdbstub.encoding import hex_number
 
 ALL = -1
 ANY = 0
-_LIMIT = 1 << 64
 
 
 class ThreadId(NamedTuple):
@@ -44,13 +43,7 @@ def _text(number: int) -> str:
 def _number(text: bytes) -> int:
     if text == b"-1":
         return ALL
-    try:
-        value = int(text, 16)
-    except ValueError:
-        raise Malformed(f"not a thread-id: {text!r}") from None
-    if not 0 <= value < _LIMIT or text[:1] in b"+-_ ":
-        raise Malformed(f"not a thread-id: {text!r}")
-    return value
+    return hex_number(text)
 
 
 def parse_thread_id(text: bytes, process: int = ANY) -> ThreadId:

@@ -27,7 +27,7 @@ class LaunchAbility(SteppingAbility):
         words = tuple(arguments) if program or arguments else self.last_launch[1]
         if not path:
             raise TargetError(EINVAL, "no program to run: give vRun a file name")
-        environment = {} if settings.reset_environment else dict(self.environment)
+        environment = dict(self.environment)
         for name, value in settings.environment.items():
             if value is None:
                 environment.pop(name, None)

@@ -23,6 +23,7 @@ GDBSTUB = (
     ("gdbstub.server",),
     ("gdbstub.session",),
     ("gdbstub.packets",),
+    ("gdbstub.context",),
     ("gdbstub.registry",),
     ("gdbstub.stop", "gdbstub.tdesc", "gdbstub.target", "gdbstub.framing"),
     ("gdbstub.encoding", "gdbstub.thread_id", "gdbstub.signals", "gdbstub.agent"),

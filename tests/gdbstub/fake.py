@@ -1,7 +1,8 @@
 """An in-memory target with every ability, and a client that speaks to a session.
 
-The machine: registers of an amd64, one byte an instruction.  0x90 goes on; 0xF4 ends the process with the status in rax;
-0xEB jumps back to the start of its page; 0xCB blocks for ever.  `script` holds events that come instead of running.
+The machine: registers of an amd64, one byte an instruction.  0x90 goes on; 0xF4 ends the process with the status in
+rax; 0xEB jumps back to the start of its page; 0xCB blocks for ever.  `script` holds events
+that come instead of running.
 """
 
 from __future__ import annotations
@@ -393,7 +394,8 @@ class FakeTarget:
         return self.open_files[descriptor]
 
     def file_close(self, descriptor: int) -> None:
-        del self.open_files[self._file(descriptor) and descriptor]
+        self._file(descriptor)
+        del self.open_files[descriptor]
 
     def file_read(self, descriptor: int, length: int, offset: int) -> bytes:
         return self.files[self._file(descriptor)][offset : offset + length]
@@ -468,7 +470,7 @@ class Client:
 
     def parse(self, out: bytes) -> list[bytes]:
         """Replies in what a session sent; each checksum must be right."""
-        replies = []
+        replies: list[bytes] = []
         while out:
             if out[:1] == b"+":
                 out = out[1:]
