@@ -21,6 +21,7 @@ from emulator.arch.model import (
     KernelAbi,
     Register,
     SyscallConvention,
+    SystemRegister,
 )
 from emulator.arch.tdesc_types import field_flags, union, vectors
 from emulator.arch.traps import AARCH64_TRAPS
@@ -84,11 +85,19 @@ HWCAP = sum(1 << bit for bit in (
     3, 4, 5, 6,  # AES PMULL SHA1 SHA2
     7, 8,  # CRC32 ATOMICS
     9, 10, 12,  # FPHP ASIMDHP ASIMDRDM
-    13, 14, 15, 16,  # JSCVT FCMA LRCPC DCPOP
+    13, 14, 15,  # JSCVT FCMA LRCPC
     17, 18, 19, 20, 21,  # SHA3 SM3 SM4 ASIMDDP SHA512
     23, 27,  # ASIMDFHM FLAGM
 ))  # fmt: skip
-HWCAP2 = 1 << 0 | 1 << 7 | 1 << 8  # DCPODP FLAGM2 FRINT
+HWCAP2 = 1 << 7 | 1 << 8  # FLAGM2 FRINT
+
+# What Linux allows EL0 (arch/arm64/include/asm/sysreg.h, INIT_SCTLR_EL1_MMU_ON; arch_timer_configure_evtstream).
+SYSTEM = (
+    SystemRegister(
+        "SCTLR_EL1", (1, 0, 3, 0, 0), 1 << 26 | 1 << 18 | 1 << 16 | 1 << 15 | 1 << 14
+    ),  # UCI nTWE nTWI UCT DZE
+    SystemRegister("CNTKCTL_EL1", (14, 1, 3, 0, 0), 0x2),  # EL0VCTEN
+)
 
 AARCH64 = Arch(
     name="aarch64",
@@ -122,7 +131,8 @@ AARCH64 = Arch(
         uc_registers="UC_ARM64_REG_",
         capstone=("CS_ARCH_ARM64", "CS_MODE_ARM"),
         set_page_size=True,
-        setup=(("PSTATE", 0),),
+        setup=(("PSTATE", 0),),  # EL0: what user mode may not do traps
+        system=SYSTEM,
         insn_length=4,
     ),
     layout=AddressLayout(

@@ -91,6 +91,15 @@ class CpuidMask:
 
 
 @dataclass(frozen=True, slots=True)
+class SystemRegister:
+    """Bits to set in a system register: `key` is what Unicorn's CP_REG takes in front of the value."""
+
+    name: str
+    key: tuple[int, ...]  # arm64: (crn, crm, op0, op1, op2)
+    set_bits: int
+
+
+@dataclass(frozen=True, slots=True)
 class CpuModel:
     """How to make a Unicorn engine that behaves like a user-mode CPU of this ISA.  Names are Unicorn's constants."""
 
@@ -101,6 +110,7 @@ class CpuModel:
     capstone: tuple[str, str]  # ("CS_ARCH_X86", "CS_MODE_64")
     set_page_size: bool = False  # call ctl_set_page_size(4096) first of all
     setup: tuple[tuple[str, int], ...] = ()  # registers written once, by Unicorn's name
+    system: tuple[SystemRegister, ...] = ()  # bits set once in system registers, before `setup`
     cpuid: tuple[CpuidMask, ...] = ()
     insn_length: int = 0  # 0: variable, count with capstone
 
