@@ -9,51 +9,27 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from emulator.arch.model import Arch
     from emulator.kernel.kernel import Config
     from emulator.machine import Machine
 
-DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 1234
+DEFAULT_COMM = ":1234"
 _RUN_SLICE = 5_000_000
 _COMM = re.compile(r"^(?P<host>\[[0-9a-fA-F:.%a-z]*\]|[^:/]*):(?P<port>\d{1,5})$")
 _SIZE = re.compile(r"^(\d+)\s*([KMGT]?)(i?B?)$", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to serve: TCP host and port, or a unix socket, or stdio (neither)."""
-
-    host: str = ""
-    port: int = 0
-    unix: str = ""
-
-    @property
-    def stdio(self) -> bool:
-        """gdb's `target remote | emugdb - PROG`."""
-        return not self.host and not self.unix
-
-
-def parse_comm(text: str) -> Address | None:
-    """HOST:PORT, :PORT, unix:PATH or -; None if `text` is none of these (then it is the program)."""
-    if text == "-" or text == "stdio":
-        return Address()
-    if text.startswith("unix:"):
-        return Address(unix=text[5:])
-    found = _COMM.match(text)
-    if found is None:
-        return None
-    port = int(found["port"])
-    if port > 65535:
-        raise click.UsageError(f"port {port} is too large: ports go from 0 (choose one) to 65535")
-    host = found["host"].strip("[]") or DEFAULT_HOST
-    return Address(DEFAULT_HOST if host == "localhost" else host, port)
+def is_comm(text: str) -> bool:
+    """Whether a word is HOST:PORT, :PORT, unix:PATH or - (else it is the program)."""
+    return text in ("-", "stdio") or text.startswith("unix:") or _COMM.match(text) is not None
 
 
 def parse_size(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
@@ -77,14 +53,13 @@ def _version(context: click.Context, _option: click.Parameter, value: bool) -> N
         return
     from importlib.metadata import PackageNotFoundError, version
 
-    from emulator.cpu.engine import available_hooks
+    from emulator.cpu.mmu import HOOKS_KIND
 
     try:
         own = version("emugdb")
     except PackageNotFoundError:
         own = "0.1.0 (not installed)"
-    kind = available_hooks()
-    hooks = "C hooks" if kind == "c" else "Python hooks (slow: install a C compiler and reinstall)"
+    hooks = "C hooks" if HOOKS_KIND == "c" else "Python hooks (slow: install a C compiler and reinstall)"
     click.echo(f"emugdb {own}, engine Unicorn {version('unicorn')}, {hooks}")
     context.exit()
 
@@ -130,14 +105,14 @@ def main() -> None:
 
 
 def _main(words: list[str], options: dict[str, Any]) -> int:
-    address: Address | None = None
-    if words and not options["run"]:
-        address = parse_comm(words[0])
-        if address is not None:
-            words = words[1:]
+    address = DEFAULT_COMM
+    if words and not options["run"] and is_comm(words[0]):
+        address, *words = words
     if not words and not options["multi"]:
         raise click.UsageError("no program: emugdb [OPTIONS] [COMM] PROG [ARGS...]")
     _logging(options["verbose"])
+    if options["hooks"] != "auto":
+        os.environ["EMUGDB_HOOKS"] = options["hooks"]
     if words:
         return _with_program(words, address, options)
     return _serve(_power_on(None, options), address, options, None)
@@ -192,7 +167,7 @@ def _power_on(program: str | None, options: dict[str, Any]) -> Machine:
             seed=options["seed"],
             aslr=options["aslr"],
             hooks=options["hooks"],
-            library_path=_sysroots(arch.triplet, program, options),
+            library_path=_sysroots(arch, options),
         )
         kernel = power_on(arch, config)
     except EmulatorError as error:
@@ -204,40 +179,35 @@ def _power_on(program: str | None, options: dict[str, Any]) -> Machine:
 
 
 def _arch_of(program: str | None, root: str) -> Arch:
-    """The ISA the machine must have: the program's, or its interpreter's.  What is no program is execve's to refuse."""
-    from emulator.arch import ARCHES, by_elf
+    """The ISA the machine must have: the program's, or its interpreter's."""
+    from emulator.arch import ARCHES
+    from emulator.errors import LinuxError
+    from emulator.loader.identify import identify
 
-    for _ in range(5):
-        if program is None:
-            break
+    def head_of(path: bytes) -> bytes:
+        inside = os.fsencode(root).rstrip(b"/") + os.path.abspath(path) if root != "/" else path
         try:
-            with open(root.rstrip("/") + os.path.abspath(program) if root != "/" else program, "rb") as file:
-                head = file.read(256)
+            with open(inside, "rb") as file:
+                return file.read(1 << 16)
         except OSError:
-            break
-        if head.startswith(b"#!"):
-            words = head[2:].split(b"\n")[0].split()
-            program = os.fsdecode(words[0]) if words else None
-            continue
-        if head.startswith(b"\x7fELF") and len(head) > 20:
-            order = "big" if head[5] == 2 else "little"
-            found = by_elf(int.from_bytes(head[18:20], order), head[4], head[5])  # type: ignore[arg-type]
-            return found or ARCHES[0]
-        break
-    return ARCHES[0]
+            return b""  # execve says why
+
+    if program is None:
+        return ARCHES[0]
+    try:
+        return identify(os.fsencode(program), head_of)
+    except LinuxError as error:
+        raise click.ClickException(f"cannot run {program}: {getattr(error, 'why', error)}") from None
 
 
-def _sysroots(triplet: str, program: str | None, options: dict[str, Any]) -> tuple[str, ...]:
+def _sysroots(arch: Arch, options: dict[str, Any]) -> tuple[str, ...]:
     """-L, or Debian's cross libraries for a foreign program."""
-    if options["sysroot"]:
-        return (options["sysroot"],)
-    import platform
+    from emulator.loader.identify import sysroot_of
 
-    if options["root"] == "/" and program is not None and not triplet.startswith(platform.machine()):
-        cross = f"/usr/{triplet}"
-        if os.path.isdir(cross):
-            return (cross,)
-    return ()
+    if options["root"] != "/" and not options["sysroot"]:
+        return ()
+    found = sysroot_of(arch, os.uname().machine, options["sysroot"] or "", os.path.isdir)
+    return (found,) if found else ()
 
 
 def _tracer(kernel: Any, options: dict[str, Any]) -> Any:
@@ -252,7 +222,7 @@ def _tracer(kernel: Any, options: dict[str, Any]) -> Any:
     return Strace(sink, clock=(lambda: kernel.cpu.clock) if options["strace_clock"] else None)
 
 
-def _with_program(words: list[str], address: Address | None, options: dict[str, Any]) -> int:
+def _with_program(words: list[str], address: str, options: dict[str, Any]) -> int:
     from emulator.errors import LinuxError
     from emulator.kernel.boot import spawn
     from emulator.kernel.exec import describe
@@ -294,11 +264,39 @@ def _to_stderr(text: str) -> None:
     sys.stderr.flush()
 
 
-def _serve(machine: Machine, address: Address | None, options: dict[str, Any], task: Any) -> int:
-    from emulator.debug.target import EmulatorTarget
+def _serve(machine: Machine, address: str, options: dict[str, Any], task: Any) -> int:
+    from functools import partial
 
-    target = EmulatorTarget(machine, _to_stderr)
-    target.environment = _environment(options)
+    import trio
+    from gdbstub.server import Ending, parse_address, serve
+
+    from emulator.debug.target import EmulatorTarget, LaunchingTarget
+
+    try:
+        where = parse_address("-" if address == "stdio" else address.replace("localhost:", "127.0.0.1:"))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    target = (LaunchingTarget if options["multi"] or options["keep"] else EmulatorTarget)(machine, _to_stderr)
+    if isinstance(target, LaunchingTarget):
+        target.environment = _environment(options)
     if task is not None:
         target.stop_at_start(task)
-    raise click.ClickException("serving is not wired yet")
+    log = _packet_log(options["log_packets"])
+    try:
+        ending = trio.run(partial(serve, target, where, keep=not options["once"], log=log))
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {address}: {error.strerror}; choose another COMM") from None
+    if ending is Ending.DETACHED or (ending is Ending.FINISHED and machine.kernel.groups):
+        return run(machine)
+    return 0
+
+
+def _packet_log(path: str | None) -> Callable[[str, bytes], None] | None:
+    if path is None:
+        return None
+    stream = open(path, "w", buffering=1)  # noqa: SIM115 - for the life of the server
+
+    def write(direction: str, payload: bytes) -> None:
+        stream.write(f"{direction} {payload.decode('latin-1')}\n")
+
+    return write

@@ -94,7 +94,7 @@ class Dispatch:
         raise Unsupported
 
 
-_WORD = re.compile(rb"[^;,:]+(?::[a-zA-Z-]+){0,2}")
+_WORD = re.compile(rb"[^;,:]+(?::[a-zA-Z0-9-]+){0,2}")
 
 
 class Registry:

@@ -17,6 +17,7 @@ from emulator.debug.memory import MemoryAbility
 from emulator.debug.monitor import MonitorAbility
 from emulator.debug.osdata import OsDataAbility
 from emulator.debug.siginfo import SiginfoAbility
+from emulator.debug.stepping import SteppingAbility
 from emulator.debug.tls import TlsAbility
 from emulator.debug.vfile import HostIoAbility
 from gdbstub.errors import TargetError
@@ -32,7 +33,7 @@ def _nowhere(_text: str) -> None:
 
 
 class EmulatorTarget(
-    LaunchAbility,
+    SteppingAbility,
     MemoryAbility,
     SiginfoAbility,
     LibrariesAbility,
@@ -108,3 +109,12 @@ class EmulatorTarget(
             user=task.credentials.euid,
             group=task.credentials.egid,
         )
+
+
+class LaunchingTarget(EmulatorTarget, LaunchAbility):
+    """For extended-remote: the client may start programs."""
+
+    def __init__(self, machine: Machine, write_diagnostic: Callable[[str], None] = _nowhere) -> None:
+        super().__init__(machine, write_diagnostic)
+        self.environment = {}
+        self.last_launch = (b"", ())

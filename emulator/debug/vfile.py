@@ -52,10 +52,8 @@ class HostIoAbility(Core):
 
     def file_open(self, process: int, path: bytes, flags: OpenFlags, mode: int) -> int:
         """open(2)."""
-        if flags & OpenFlags.WRITE:
-            bits = int(O.RDWR if flags & OpenFlags.READ else O.WRONLY)
-        else:
-            bits = int(O.RDONLY)
+        writing = O.RDWR if flags & OpenFlags.READ else O.WRONLY
+        bits = int(writing if flags & OpenFlags.WRITE else O.RDONLY)
         for flag, bit in _BITS:
             if flags & flag:
                 bits |= bit
