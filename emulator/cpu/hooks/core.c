@@ -1,0 +1,743 @@
+/* The run loop: which engine runs, from where, until when, and why it came back. */
+#include "engine.h"
+#include <stdatomic.h>
+#include <string.h>
+
+/* ---- engines ------------------------------------------------------------------------------------------------------- */
+
+static void forget_frame(Core *c, Engine *e, uint64_t frame)
+{
+    e->aliasing = true; /* get_page_addr_code asks the TLB hook for this address and finds the frame */
+    c->u.ctl(e->uc, UC_CTL_WRITE(UC_CTL_REMOVE_CACHE, 2), ALIAS + (frame << PAGE_SHIFT),
+             ALIAS + ((frame + 1) << PAGE_SHIFT));
+    e->aliasing = false;
+}
+
+static Engine *other(Core *c, Engine *e) { return e == &c->runner ? &c->stepper : &c->runner; }
+
+/* Frames `e` could write while they held code: what the other engine translated from them is old. */
+static void tell_other(Core *c, Engine *e)
+{
+    Engine *o = other(c, e);
+    for (size_t i = 0; i < e->n_writable_code; i++)
+        if (c->arena->flags[e->writable_code[i]] & o->ran)
+            forget_frame(c, o, e->writable_code[i]);
+}
+
+static void flush_tlb(Core *c, Engine *e)
+{
+    tell_other(c, e);
+    e->n_writable_code = 0;
+    c->u.ctl(e->uc, UC_CTL_WRITE(UC_CTL_FLUSH_TLB, 0));
+    e->fills = 0;
+    e->epoch = c->table->epoch;
+    e->table = c->table;
+    c->n_flushes++;
+}
+
+static void drain_stale(Core *c)
+{
+    Arena *a = c->arena;
+    Engine *both[] = {&c->runner, &c->stepper};
+    for (int i = 0; i < 2; i++) {
+        if (a->stale_all)
+            c->u.ctl(both[i]->uc, UC_CTL_WRITE(UC_CTL_FLUSH_TB, 0));
+        else
+            for (size_t j = 0; j < a->n_stale; j++)
+                forget_frame(c, both[i], a->stale[j]);
+    }
+    a->stale_all = false;
+    a->n_stale = 0;
+    c->fences = a->fences;
+}
+
+/* Make `e` the engine that holds the guest's state, with its TLB and translations up to date. */
+static void enter(Core *c, Engine *e)
+{
+    if (c->live != e) {
+        Engine *from = c->live;
+        c->u.context_save(from->uc, c->context);
+        c->u.context_restore(e->uc, c->context);
+        c->live = e;
+        c->n_switches++;
+        if (UNLIKELY(from->n_writable_code)) {
+            tell_other(c, from);
+            if (from == &c->stepper)
+                flush_tlb(c, from); /* so that its next store into code is seen again */
+        }
+    }
+    if (UNLIKELY(c->arena->fences != c->fences))
+        drain_stale(c);
+    if (UNLIKELY(e->table != c->table || e->epoch != c->table->epoch))
+        flush_tlb(c, e);
+}
+
+/* ---- running ---------------------------------------------------------------------------------------------------------- */
+
+/* Run freely until a block would pass `until`, or must not run unlooked-at, or something happens. */
+static void run_runner(Core *c, uint64_t until)
+{
+    Engine *e = &c->runner;
+    enter(c, e);
+    c->why = W_NONE;
+    c->last = NULL;
+    c->key = (uint64_t)c->table->serial << 32;
+    c->limit = until;
+    atomic_thread_fence(memory_order_seq_cst);
+    if (c->stop)
+        c->limit = 0;
+    c->n_starts++;
+    c->u.emu_start(e->uc, core_reg(c, e, c->reg_pc), 0, 0, 0);
+    c->skip_pc = NOWHERE;
+    Slot *s = c->last;
+    if (c->why == W_BLOCK || c->why == W_SYSCALL || !s || (c->why == W_FAULT && c->fault_access == P_EXEC))
+        return;
+    uint64_t pc = core_reg(c, e, c->reg_pc), end = s->addr + (uint32_t)s->key;
+    if (pc >= s->addr && pc < end) /* the block was left early */
+        c->clock -= core_count(c, pc, end);
+}
+
+/* Step at most `steps` instructions. */
+static void run_stepper(Core *c, uint64_t steps)
+{
+    Engine *e = &c->stepper;
+    enter(c, e);
+    c->why = W_NONE;
+    c->last_pc = NOWHERE;
+    c->steps_left = steps;
+    c->key = (uint64_t)c->table->serial << 32;
+    c->n_steps++;
+    c->u.emu_start(e->uc, core_reg(c, e, c->reg_pc), 0, 0, 0);
+    c->allow_pc = NOWHERE;
+    if (c->why == W_FAULT || c->why == W_INTERRUPT || c->why == W_INVALID) {
+        if (c->why == W_FAULT && c->fault_access == P_EXEC) {
+            if (!c->steps_left)
+                c->why = W_DONE; /* the next instruction's page is not our business yet */
+        } else if (c->last_pc != NOWHERE && core_reg(c, e, c->reg_pc) == c->last_pc) {
+            c->clock--; /* it did not complete */
+            c->steps_left++;
+        }
+    }
+}
+
+/* ---- answers ------------------------------------------------------------------------------------------------------------ */
+
+enum Answer { A_NONE, A_BUDGET, A_RANGE, A_STOP, A_SYSCALL, A_FAULT, A_BUS, A_INTERRUPT, A_UNDEFINED, A_PRIVILEGED, A_POINT,
+              A_WATCH };
+
+/* Execute the instruction at pc, whatever it is, in the stepper. */
+static enum Why step_over(Core *c)
+{
+    c->allow_pc = c->skip_pc = core_reg(c, c->live, c->reg_pc);
+    run_stepper(c, 1);
+    c->skip_pc = NOWHERE;
+    return c->why;
+}
+
+/* Intel SDM, CPUID.  Hide what the engine cannot do (AVX, FMA, F16C, AVX2, XSAVEC) or does badly (ERMS: a byte a block;
+ * RDRAND, RDSEED: not reproducible). */
+static void mask_cpuid(Core *c, uint32_t leaf, uint32_t subleaf)
+{
+    Engine *e = c->live;
+    uint32_t bx = (uint32_t)core_reg(c, e, c->reg_bx), cx = (uint32_t)core_reg(c, e, c->reg_cx);
+    uint32_t ax = (uint32_t)core_reg(c, e, c->reg_ax);
+    if (leaf == 1)
+        cx &= ~(1u << 30 | 1u << 29 | 1u << 28 | 1u << 12);
+    if (leaf == 7 && subleaf == 0)
+        bx &= ~(1u << 9 | 1u << 5 | 1u << 16 | 1u << 17 | 1u << 18 | 1u << 21 | 1u << 28 | 1u << 29 | 1u << 30 | 1u << 31 |
+                1u << 4 | 1u << 11 | 1u << 14 | 1u << 2);
+    if (leaf == 13 && subleaf == 1)
+        ax &= 1; /* XSAVEOPT only */
+    core_set(c, e, c->reg_ax, ax);
+    core_set(c, e, c->reg_bx, bx);
+    core_set(c, e, c->reg_cx, cx);
+}
+
+/* The stepper stands before an instruction that must not simply run. */
+static enum Answer special(Core *c)
+{
+    Engine *e = c->live;
+    uint64_t pc = core_reg(c, e, c->reg_pc), flags;
+    uint32_t leaf, subleaf;
+    switch (c->pending.kind) {
+    case I_UNDEFINED:
+    case I_RDRAND:
+        return A_UNDEFINED;
+    case I_PRIVILEGED:
+        return A_PRIVILEGED;
+    case I_RDTSC:
+    case I_RDTSCP: /* time is the clock: reproducible */
+        core_set(c, e, c->reg_ax, (uint32_t)c->clock);
+        core_set(c, e, c->reg_dx, c->clock >> 32);
+        if (c->pending.kind == I_RDTSCP)
+            core_set(c, e, c->reg_cx, 0);
+        core_set(c, e, c->reg_pc, pc + (uint32_t)c->pending.key);
+        c->clock++;
+        return A_NONE;
+    case I_CPUID:
+        leaf = (uint32_t)core_reg(c, e, c->reg_ax);
+        subleaf = (uint32_t)core_reg(c, e, c->reg_cx);
+        if (step_over(c) == W_DONE)
+            mask_cpuid(c, leaf, subleaf);
+        return A_NONE;
+    case I_POPF: /* at privilege level 3 IF and IOPL do not change */
+        if (step_over(c) == W_DONE) {
+            flags = core_reg(c, e, c->reg_flags);
+            core_set(c, e, c->reg_flags, (flags & ~(uint64_t)0x1a7000) | 0x202);
+            return A_NONE;
+        }
+        break;
+    default:
+        step_over(c);
+        break;
+    }
+    return A_NONE;
+}
+
+static enum Answer answer_fault(Core *c)
+{
+    uint64_t pte;
+    if (c->fault_why == T_RAN_COW) { /* translated code moves to a fresh frame: outside of a callback only */
+        c->fault_why = table_touch(c->table, c->fault_address, c->fault_access, false, true, &pte);
+        if (c->fault_why == T_OK)
+            return A_NONE;
+    }
+    return c->fault_why == T_BUS ? A_BUS : A_FAULT;
+}
+
+/* What the last engine run means; A_NONE: go on. */
+static enum Answer answer(Core *c)
+{
+    switch (c->why) {
+    case W_SYSCALL:
+        return A_SYSCALL;
+    case W_FAULT:
+        return answer_fault(c);
+    case W_INTERRUPT:
+        return A_INTERRUPT;
+    case W_INVALID:
+        return A_UNDEFINED;
+    case W_POINT:
+        return A_POINT;
+    case W_SPECIAL:
+        return special(c);
+    case W_RANGE:
+        return A_RANGE;
+    default:
+        return A_NONE;
+    }
+}
+
+static enum Answer run_until(Core *c, uint64_t until)
+{
+    for (;;) {
+        enum Answer got;
+        if (UNLIKELY(c->stop))
+            return A_STOP;
+        if (c->clock >= until)
+            return A_BUDGET;
+        run_runner(c, until);
+        if (c->why == W_BLOCK) {
+            if (c->want_flush) {
+                c->want_flush = false;
+                flush_tlb(c, &c->runner);
+                if (c->runner.crowd < 1 << 19)
+                    c->runner.crowd *= 2;
+                continue;
+            }
+            uint64_t n = c->pending.count & ~S_STOP;
+            if (n > until - c->clock)
+                n = until - c->clock;
+            c->range_start = 0;
+            c->range_end = UINT64_MAX;
+            run_stepper(c, n);
+        }
+        got = answer(c);
+        if (got != A_NONE)
+            return got;
+    }
+}
+
+static enum Answer step_until(Core *c, uint64_t until, uint64_t start, uint64_t end)
+{
+    for (bool first = true;; first = false) {
+        enum Answer got;
+        if (UNLIKELY(c->stop))
+            return A_STOP;
+        if (c->clock >= until)
+            return A_BUDGET;
+        if (!first && core_reg(c, c->live, c->reg_pc) - start >= end - start)
+            return A_RANGE;
+        c->range_start = start;
+        c->range_end = end;
+        run_stepper(c, until - c->clock);
+        got = answer(c);
+        if (got != A_NONE)
+            return got;
+    }
+}
+
+/* ---- Python ------------------------------------------------------------------------------------------------------------- */
+
+static PyObject *make(PyObject *type, const char *format, ...)
+{
+    va_list va;
+    va_start(va, format);
+    PyObject *args = Py_VaBuildValue(format, va);
+    va_end(va);
+    PyObject *out = args ? PyObject_CallObject(type, args) : NULL;
+    Py_XDECREF(args);
+    return out;
+}
+
+static PyObject *make_syscall(Core *c)
+{
+    Engine *e = c->live;
+    PyTypeObject *type = (PyTypeObject *)c->Syscall;
+    if (c->reg_r11) { /* SYSCALL saves the return address and the flags there (Intel SDM) */
+        core_set(c, e, c->reg_cx, core_reg(c, e, c->reg_pc));
+        core_set(c, e, c->reg_r11, core_reg(c, e, c->reg_flags));
+    }
+    PyObject *args = PyTuple_New(6);
+    PyObject *out = args ? type->tp_alloc(type, 2) : NULL; /* a NamedTuple of two */
+    if (!out) {
+        Py_XDECREF(args);
+        return NULL;
+    }
+    for (int i = 0; i < 6; i++)
+        PyTuple_SET_ITEM(args, i, PyLong_FromUnsignedLongLong(core_reg(c, e, c->reg_args[i])));
+    PyTuple_SET_ITEM(out, 0, PyLong_FromLongLong((int64_t)core_reg(c, e, c->reg_nr)));
+    PyTuple_SET_ITEM(out, 1, args);
+    return out;
+}
+
+static PyObject *make_answer(Core *c, enum Answer got)
+{
+    uint64_t pc = core_reg(c, c->live, c->reg_pc);
+    unsigned long long at = c->fault_address;
+    PyObject *access, *out;
+    c->stopped_at = got == A_POINT ? pc : NOWHERE;
+    switch (got) {
+    case A_SYSCALL:
+        return make_syscall(c);
+    case A_BUDGET:
+        Py_INCREF(c->BUDGET);
+        return c->BUDGET;
+    case A_RANGE:
+        Py_INCREF(c->RANGE_DONE);
+        return c->RANGE_DONE;
+    case A_STOP:
+        c->stop = 0;
+        Py_INCREF(c->STOP_REQUESTED);
+        return c->STOP_REQUESTED;
+    case A_FAULT:
+        if (c->fault_why == T_NOMEM) {
+            raise_linux_error("ENOMEM");
+            return NULL;
+        }
+        access = PyLong_FromLong(c->fault_access);
+        out = make(c->PageFault, "KOO", at, access, c->fault_why == T_UNMAPPED ? Py_False : Py_True);
+        Py_XDECREF(access);
+        return out;
+    case A_BUS:
+        return make(c->BusError, "(K)", at);
+    case A_INTERRUPT:
+        return make(c->Interrupt, "(i)", c->interrupt);
+    case A_UNDEFINED:
+        return make(c->Undefined, "(K)", (unsigned long long)pc);
+    case A_PRIVILEGED:
+        return make(c->Privileged, "(K)", (unsigned long long)pc);
+    case A_POINT:
+        return make(c->BreakpointHit, "(K)", (unsigned long long)pc);
+    case A_WATCH:
+        return make(c->WatchHit, "(Ki)", (unsigned long long)c->hit_address, c->hit_kind);
+    default:
+        PyErr_SetString(PyExc_SystemError, "no answer");
+        return NULL;
+    }
+}
+
+static bool may_run(Core *c)
+{
+    if (c->running) {
+        PyErr_SetString(PyExc_RuntimeError, "the CPU is running");
+        return false;
+    }
+    if (!c->table) {
+        PyErr_SetString(PyExc_RuntimeError, "no address space");
+        return false;
+    }
+    return true;
+}
+
+static PyObject *core_run(Core *c, PyObject *const *args, Py_ssize_t n)
+{
+    if (n < 1 || !may_run(c))
+        return n < 1 ? PyErr_Format(PyExc_TypeError, "run(until, skip_breakpoint=False)") : NULL;
+    uint64_t until = PyLong_AsUnsignedLongLong(args[0]);
+    if (PyErr_Occurred())
+        return NULL;
+    int skip = n > 1 ? PyObject_IsTrue(args[1]) : 0;
+    uint64_t pc = core_reg(c, c->live, c->reg_pc);
+    c->skip_pc = (skip || c->stopped_at == pc) && c->table->n_points && table_has_point(c->table, pc) ? pc : NOWHERE;
+    enum Answer got;
+    c->running = true;
+    Py_BEGIN_ALLOW_THREADS
+    got = run_until(c, until);
+    Py_END_ALLOW_THREADS
+    c->running = false;
+    return make_answer(c, got);
+}
+
+static PyObject *core_step(Core *c, PyObject *args)
+{
+    unsigned long long count = 1;
+    if (!PyArg_ParseTuple(args, "|K", &count) || !may_run(c))
+        return NULL;
+    c->skip_pc = core_reg(c, c->live, c->reg_pc);
+    enum Answer got;
+    c->running = true;
+    Py_BEGIN_ALLOW_THREADS
+    got = step_until(c, c->clock + count, 0, UINT64_MAX);
+    Py_END_ALLOW_THREADS
+    c->running = false;
+    return make_answer(c, got);
+}
+
+static PyObject *core_step_range(Core *c, PyObject *args)
+{
+    unsigned long long start, end, until;
+    if (!PyArg_ParseTuple(args, "KKK", &start, &end, &until) || !may_run(c))
+        return NULL;
+    c->skip_pc = core_reg(c, c->live, c->reg_pc);
+    enum Answer got;
+    c->running = true;
+    Py_BEGIN_ALLOW_THREADS
+    got = step_until(c, until, start, end);
+    Py_END_ALLOW_THREADS
+    c->running = false;
+    return make_answer(c, got);
+}
+
+static PyObject *core_request_stop(Core *c, PyObject *unused)
+{
+    c->stop = 1;
+    atomic_thread_fence(memory_order_seq_cst);
+    c->limit = 0;
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_activate(Core *c, PyObject *table)
+{
+    if (!PyObject_TypeCheck(table, &TableType))
+        return PyErr_Format(PyExc_TypeError, "a PageTable is needed");
+    if (((Table *)table)->arena != c->arena)
+        return PyErr_Format(PyExc_ValueError, "the page table belongs to another arena");
+    if (!may_run(c) && c->running)
+        return NULL;
+    PyErr_Clear();
+    Py_INCREF(table);
+    Py_XSETREF(c->table, (Table *)table);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_read_reg(Core *c, PyObject *args)
+{
+    int reg, size;
+    unsigned char buffer[64] = {0};
+    if (!PyArg_ParseTuple(args, "ii", &reg, &size))
+        return NULL;
+    if (size < 1 || size > 64)
+        return PyErr_Format(PyExc_ValueError, "bad register size");
+    c->u.reg_read(c->live->uc, reg, buffer);
+    return _PyLong_FromByteArray(buffer, (size_t)size, 1, 0);
+}
+
+static PyObject *core_write_reg(Core *c, PyObject *args)
+{
+    int reg, size;
+    PyObject *value;
+    unsigned char buffer[64] = {0};
+    if (!PyArg_ParseTuple(args, "iiO!", &reg, &size, &PyLong_Type, &value))
+        return NULL;
+    if (size < 1 || size > 64)
+        return PyErr_Format(PyExc_ValueError, "bad register size");
+    if (_PyLong_AsByteArray((PyLongObject *)value, buffer, (size_t)size, 1, 0) < 0)
+        return NULL;
+    c->u.reg_write(c->live->uc, reg, buffer);
+    Py_RETURN_NONE;
+}
+
+/* Many at once: a buffer of (id, size) pairs of int32 gives the registers' bytes one after the other. */
+static PyObject *core_read_regs(Core *c, PyObject *args)
+{
+    Py_buffer plan;
+    if (!PyArg_ParseTuple(args, "y*", &plan))
+        return NULL;
+    const int32_t *p = plan.buf;
+    Py_ssize_t n = plan.len / 8, total = 0;
+    for (Py_ssize_t i = 0; i < n; i++)
+        total += p[2 * i + 1];
+    PyObject *out = PyBytes_FromStringAndSize(NULL, total);
+    if (out) {
+        char *to = PyBytes_AS_STRING(out);
+        for (Py_ssize_t i = 0; i < n; i++) {
+            unsigned char buffer[64] = {0};
+            c->u.reg_read(c->live->uc, p[2 * i], buffer);
+            memcpy(to, buffer, (size_t)p[2 * i + 1]);
+            to += p[2 * i + 1];
+        }
+    }
+    PyBuffer_Release(&plan);
+    return out;
+}
+
+static PyObject *core_set_result(Core *c, PyObject *value)
+{
+    uint64_t v = PyLong_AsUnsignedLongLongMask(value);
+    if (v == UINT64_MAX && PyErr_Occurred())
+        return NULL;
+    core_set(c, c->live, c->reg_result, v);
+    Py_RETURN_NONE;
+}
+
+/* struct uc_context of <uc_priv.h>: the registers follow a 40-byte header; checked when the core is made. */
+enum { CONTEXT_HEADER = 40 };
+
+static PyObject *core_save(Core *c, PyObject *unused)
+{
+    size_t n = c->context_size - CONTEXT_HEADER;
+    PyObject *out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(n + sizeof c->shadows + sizeof c->stopped_at));
+    if (!out)
+        return NULL;
+    c->u.context_save(c->live->uc, c->context);
+    char *to = PyBytes_AS_STRING(out);
+    memcpy(to, (char *)c->context + CONTEXT_HEADER, n);
+    memcpy(to + n, c->shadows, sizeof c->shadows);
+    memcpy(to + n + sizeof c->shadows, &c->stopped_at, sizeof c->stopped_at);
+    return out;
+}
+
+static PyObject *core_load(Core *c, PyObject *blob)
+{
+    size_t n = c->context_size - CONTEXT_HEADER;
+    if (!PyBytes_Check(blob) || (size_t)PyBytes_GET_SIZE(blob) != n + sizeof c->shadows + sizeof c->stopped_at)
+        return PyErr_Format(PyExc_ValueError, "not a context of this CPU");
+    const char *from = PyBytes_AS_STRING(blob);
+    memcpy((char *)c->context + CONTEXT_HEADER, from, n);
+    memcpy(c->shadows, from + n, sizeof c->shadows);
+    memcpy(&c->stopped_at, from + n + sizeof c->shadows, sizeof c->stopped_at);
+    c->u.context_restore(c->live->uc, c->context);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_get_shadow(Core *c, PyObject *args)
+{
+    unsigned int i;
+    if (!PyArg_ParseTuple(args, "I", &i))
+        return NULL;
+    return PyLong_FromUnsignedLongLong(c->shadows[i % MAX_SHADOWS]);
+}
+
+static PyObject *core_set_shadow(Core *c, PyObject *args)
+{
+    unsigned int i;
+    unsigned long long v;
+    if (!PyArg_ParseTuple(args, "IK", &i, &v))
+        return NULL;
+    c->shadows[i % MAX_SHADOWS] = v;
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_stats(Core *c, PyObject *unused)
+{
+    return Py_BuildValue("{sKsKsKsKsK}", "tlb_fills", (unsigned long long)c->n_fills, "tlb_flushes",
+                         (unsigned long long)c->n_flushes, "switches", (unsigned long long)c->n_switches, "step_runs",
+                         (unsigned long long)c->n_steps, "runs", (unsigned long long)c->n_starts);
+}
+
+static bool get_number(PyObject *spec, const char *name, unsigned long long *out)
+{
+    PyObject *v = PyDict_GetItemString(spec, name); /* borrowed */
+    if (!v) {
+        PyErr_Format(PyExc_KeyError, "%s", name);
+        return false;
+    }
+    *out = PyLong_AsUnsignedLongLongMask(v);
+    return !PyErr_Occurred();
+}
+
+static bool get_object(PyObject *spec, const char *name, PyObject **out)
+{
+    PyObject *v = PyDict_GetItemString(spec, name);
+    if (!v) {
+        PyErr_Format(PyExc_KeyError, "%s", name);
+        return false;
+    }
+    Py_INCREF(v);
+    *out = v;
+    return true;
+}
+
+static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    Arena *arena;
+    PyObject *spec;
+    if (!PyArg_ParseTuple(args, "O!O!", &ArenaType, &arena, &PyDict_Type, &spec))
+        return NULL;
+    Core *c = (Core *)type->tp_alloc(type, 0);
+    if (!c)
+        return NULL;
+    Py_INCREF(arena);
+    c->arena = arena;
+    c->skip_pc = c->allow_pc = c->stopped_at = NOWHERE;
+    struct { const char *name; void *to; } functions[] = {
+        {"uc_emu_start", &c->u.emu_start}, {"uc_emu_stop", &c->u.emu_stop}, {"uc_reg_read", &c->u.reg_read},
+        {"uc_reg_write", &c->u.reg_write}, {"uc_hook_add", &c->u.hook_add}, {"uc_ctl", &c->u.ctl},
+        {"uc_mem_map_ptr", &c->u.mem_map_ptr}, {"uc_context_alloc", &c->u.context_alloc},
+        {"uc_context_save", &c->u.context_save}, {"uc_context_restore", &c->u.context_restore},
+        {"uc_context_size", &c->u.context_size}, {"uc_context_free", &c->u.context_free},
+    };
+    struct { const char *name; int *to; } numbers[] = {
+        {"pc", &c->reg_pc}, {"nr", &c->reg_nr}, {"result", &c->reg_result}, {"flags", &c->reg_flags}, {"r11", &c->reg_r11},
+        {"ax", &c->reg_ax}, {"bx", &c->reg_bx}, {"cx", &c->reg_cx}, {"dx", &c->reg_dx},
+        {"arg0", &c->reg_args[0]}, {"arg1", &c->reg_args[1]}, {"arg2", &c->reg_args[2]}, {"arg3", &c->reg_args[3]},
+        {"arg4", &c->reg_args[4]}, {"arg5", &c->reg_args[5]}, {"syscall_interrupt", &c->syscall_interrupt},
+        {"insn_syscall", &c->insn_syscall}, {"insn_sysenter", &c->insn_sysenter}, {"isa", (int *)&c->isa},
+    };
+    struct { const char *name; PyObject **to; } objects[] = {
+        {"Syscall", &c->Syscall}, {"PageFault", &c->PageFault}, {"BusError", &c->BusError}, {"Interrupt", &c->Interrupt},
+        {"Undefined", &c->Undefined}, {"Privileged", &c->Privileged}, {"BreakpointHit", &c->BreakpointHit},
+        {"WatchHit", &c->WatchHit}, {"BUDGET", &c->BUDGET}, {"RANGE_DONE", &c->RANGE_DONE},
+        {"STOP_REQUESTED", &c->STOP_REQUESTED}, {"runner_owner", &c->runner.owner}, {"stepper_owner", &c->stepper.owner},
+    };
+    unsigned long long v;
+    bool ok = true;
+    for (size_t i = 0; ok && i < sizeof functions / sizeof *functions; i++)
+        if ((ok = get_number(spec, functions[i].name, &v)))
+            *(void **)functions[i].to = (void *)(uintptr_t)v;
+    for (size_t i = 0; ok && i < sizeof numbers / sizeof *numbers; i++)
+        if ((ok = get_number(spec, numbers[i].name, &v)))
+            *numbers[i].to = (int)(int64_t)v;
+    for (size_t i = 0; ok && i < sizeof objects / sizeof *objects; i++)
+        ok = get_object(spec, objects[i].name, objects[i].to);
+    if ((ok = ok && get_number(spec, "runner", &v)))
+        c->runner.uc = (void *)(uintptr_t)v;
+    if ((ok = ok && get_number(spec, "stepper", &v)))
+        c->stepper.uc = (void *)(uintptr_t)v;
+    c->slots = ok ? PyMem_RawCalloc((size_t)1 << SLOT_BITS, sizeof *c->slots) : NULL;
+    if (!c->slots)
+        goto fail;
+    for (size_t i = 0; i < (size_t)1 << SLOT_BITS; i++)
+        c->slots[i].addr = NOWHERE;
+    c->runner.core = c->stepper.core = c;
+    c->runner.ran = F_RAN_RUNNER;
+    c->stepper.ran = F_RAN_STEPPER;
+    c->runner.crowd = 512;
+    c->live = &c->runner;
+    if (c->u.context_alloc(c->runner.uc, &c->context))
+        goto fail;
+    c->context_size = c->u.context_size(c->runner.uc);
+    if (*(size_t *)c->context + CONTEXT_HEADER != c->context_size) {
+        PyErr_SetString(PyExc_RuntimeError, "this Unicorn lays its context out differently");
+        goto fail;
+    }
+    Engine *both[] = {&c->runner, &c->stepper};
+    for (int i = 0; i < 2; i++) {
+        c->u.ctl(both[i]->uc, UC_CTL_WRITE(UC_CTL_USE_EXITS, 1), 1);
+        c->u.ctl(both[i]->uc, UC_CTL_WRITE(UC_CTL_TLB_MODE, 1), 1);
+        if (c->u.mem_map_ptr(both[i]->uc, 0, arena->capacity << PAGE_SHIFT, P_ALL, arena->base)) {
+            PyErr_SetString(PyExc_RuntimeError, "the engine refuses the arena");
+            goto fail;
+        }
+    }
+    core_hook(c);
+    return (PyObject *)c;
+fail:
+    Py_DECREF(c);
+    return PyErr_Occurred() ? NULL : PyErr_NoMemory();
+}
+
+static void core_dealloc(Core *c)
+{
+    if (c->context)
+        c->u.context_free(c->context);
+    PyMem_RawFree(c->slots);
+    PyMem_RawFree(c->runner.writable_code);
+    PyMem_RawFree(c->stepper.writable_code);
+    PyObject *held[] = {c->Syscall, c->PageFault, c->BusError, c->Interrupt, c->Undefined, c->Privileged, c->BreakpointHit,
+                        c->WatchHit, c->BUDGET, c->RANGE_DONE, c->STOP_REQUESTED, c->runner.owner, c->stepper.owner,
+                        (PyObject *)c->table, (PyObject *)c->arena};
+    for (size_t i = 0; i < sizeof held / sizeof *held; i++)
+        Py_XDECREF(held[i]);
+    Py_TYPE(c)->tp_free((PyObject *)c);
+}
+
+static PyObject *core_get_clock(Core *c, void *unused) { return PyLong_FromUnsignedLongLong(c->clock); }
+static int core_set_clock(Core *c, PyObject *value, void *unused)
+{
+    uint64_t v = value ? PyLong_AsUnsignedLongLong(value) : 0;
+    if (PyErr_Occurred())
+        return -1;
+    c->clock = v;
+    return 0;
+}
+
+static PyMethodDef core_methods[] = {
+    {"run", (PyCFunction)(void *)core_run, METH_FASTCALL, "Run until the clock says so or something happens."},
+    {"step", (PyCFunction)core_step, METH_VARARGS, "Exactly that many instructions."},
+    {"step_range", (PyCFunction)core_step_range, METH_VARARGS, "Step while start <= pc < end."},
+    {"request_stop", (PyCFunction)core_request_stop, METH_NOARGS, "From any thread."},
+    {"activate", (PyCFunction)core_activate, METH_O, "Switch the address space."},
+    {"read_reg", (PyCFunction)core_read_reg, METH_VARARGS, "By Unicorn's number."},
+    {"write_reg", (PyCFunction)core_write_reg, METH_VARARGS, "By Unicorn's number."},
+    {"read_regs", (PyCFunction)core_read_regs, METH_VARARGS, "Many at once."},
+    {"set_syscall_result", (PyCFunction)core_set_result, METH_O, "Write the result register."},
+    {"save", (PyCFunction)core_save, METH_NOARGS, "The guest's registers."},
+    {"load", (PyCFunction)core_load, METH_O, "Put saved registers back."},
+    {"get_shadow", (PyCFunction)core_get_shadow, METH_VARARGS, "A register the engine does not have."},
+    {"set_shadow", (PyCFunction)core_set_shadow, METH_VARARGS, "Write one."},
+    {"stats", (PyCFunction)core_stats, METH_NOARGS, "Counters."},
+    {NULL}};
+
+static PyGetSetDef core_getset[] = {
+    {"clock", (getter)core_get_clock, (setter)core_set_clock, "Instructions retired.", NULL}, {NULL}};
+
+PyTypeObject CoreType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "emulator.cpu._hooks.Core",
+    .tp_basicsize = sizeof(Core),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = core_new,
+    .tp_dealloc = (destructor)core_dealloc,
+    .tp_methods = core_methods,
+    .tp_getset = core_getset,
+    .tp_doc = "Two engines over one arena.",
+};
+
+static PyObject *scan(PyObject *module, PyObject *args)
+{
+    int isa;
+    Py_buffer code;
+    enum Insn kind;
+    if (!PyArg_ParseTuple(args, "iy*", &isa, &code))
+        return NULL;
+    int n = scan_insn((enum Isa)isa, code.buf, (size_t)code.len, &kind);
+    PyBuffer_Release(&code);
+    return Py_BuildValue("(ii)", n, (int)kind);
+}
+
+static PyMethodDef functions[] = {
+    {"scan", scan, METH_VARARGS, "Length and kind of the first instruction of some bytes."}, {NULL}};
+
+static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_hooks", "The C side of emulator.cpu.", -1, functions};
+
+PyMODINIT_FUNC PyInit__hooks(void)
+{
+    PyObject *m = PyModule_Create(&module);
+    struct { const char *name; PyTypeObject *type; } types[] = {
+        {"Arena", &ArenaType}, {"Frames", &FramesType}, {"PageTable", &TableType}, {"Core", &CoreType}};
+    for (size_t i = 0; m && i < 4; i++)
+        if (PyType_Ready(types[i].type) < 0 || PyModule_AddObjectRef(m, types[i].name, (PyObject *)types[i].type) < 0)
+            Py_CLEAR(m);
+    return m;
+}

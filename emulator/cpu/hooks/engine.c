@@ -1,0 +1,292 @@
+/* The callbacks Unicorn calls.  They run without the GIL: no Python object is touched here. */
+#include "engine.h"
+#include <string.h>
+
+/* ---- the clock's knowledge of blocks ------------------------------------------------------------------------------ */
+
+/* Guest code bytes through the page table; up to 15 more than asked for, so that the last instruction is whole. */
+static size_t code_bytes(Core *c, uint64_t addr, uint8_t *to, size_t n)
+{
+    size_t done = 0;
+    while (done < n) {
+        uint64_t pte = table_entry(c->table, addr + done);
+        if (!pte)
+            break;
+        size_t chunk = PAGE - ((addr + done) & PAGE_MASK);
+        if (chunk > n - done)
+            chunk = n - done;
+        memcpy(to + done, frame_host(c->arena, PTE_FRAME(pte)) + ((addr + done) & PAGE_MASK), chunk);
+        done += chunk;
+    }
+    return done;
+}
+
+enum { MAX_BLOCK = 2 * 4096 + 16 };
+
+static uint64_t scan_block(Core *c, uint64_t addr, uint32_t size, Slot *s)
+{
+    uint8_t code[MAX_BLOCK];
+    if (size > MAX_BLOCK - 16)
+        size = MAX_BLOCK - 16;
+    size_t have = code_bytes(c, addr, code, size + (c->isa == ISA_X86_64 ? 15 : 0));
+    const Table *t = c->table;
+    size_t point = t->n_points ? table_first_point(t, addr) : 0;
+    uint64_t n = 0;
+    size_t at = 0;
+    s->flags = 0;
+    s->kind = I_PLAIN;
+    while (at < size && at < have) {
+        enum Insn kind;
+        int length = scan_insn(c->isa, code + at, have - at, &kind);
+        if (at == 0)
+            s->kind = kind;
+        if (kind != I_PLAIN && kind != I_IMPRECISE)
+            s->flags |= B_SPECIAL;
+        while (point < t->n_points && t->points[point] < addr + at)
+            point++;
+        if (point < t->n_points && t->points[point] == addr + at)
+            s->flags |= at ? B_POINT : B_POINT_FIRST;
+        n++;
+        if (length <= 0)
+            break;
+        at += (size_t)length;
+    }
+    return n ? n : 1;
+}
+
+static inline Slot *slot_at(Core *c, uint64_t addr)
+{
+    uint64_t h = (addr ^ addr >> SLOT_BITS) * 0x9e3779b97f4a7c15u;
+    return &c->slots[h >> (64 - SLOT_BITS)];
+}
+
+static __attribute__((noinline)) void fill_slot(Core *c, Slot *s, uint64_t addr, uint32_t size)
+{
+    s->addr = addr;
+    s->key = c->key | size;
+    s->count = scan_block(c, addr, size, s);
+    if (s->flags)
+        s->count |= S_STOP;
+}
+
+Slot *core_slot(Core *c, uint64_t addr, uint32_t size)
+{
+    Slot *s = slot_at(c, addr);
+    if (UNLIKELY(s->addr != addr || s->key != (c->key | size)))
+        fill_slot(c, s, addr, size);
+    return s;
+}
+
+uint64_t core_count(Core *c, uint64_t from, uint64_t to)
+{
+    Slot s;
+    return from < to && to - from < MAX_BLOCK ? scan_block(c, from, (uint32_t)(to - from), &s) : 0;
+}
+
+/* ---- callbacks ---------------------------------------------------------------------------------------------------- */
+
+static __attribute__((noinline)) void block_slow(Core *c, Slot *s)
+{
+    uint64_t n = s->count & ~S_STOP;
+    if (s->flags == B_POINT_FIRST && s->addr == c->skip_pc && c->clock + n <= c->limit) {
+        c->skip_pc = NOWHERE;
+        c->clock += n;
+        c->last = s;
+        return;
+    }
+    c->pending = *s;
+    c->why = W_BLOCK;
+    c->u.emu_stop(c->runner.uc);
+}
+
+static void on_block(void *uc, uint64_t addr, uint32_t size, Core *c)
+{
+    Slot *s = slot_at(c, addr);
+    if (UNLIKELY(s->addr != addr || s->key != (c->key | size)))
+        fill_slot(c, s, addr, size);
+    uint64_t after = c->clock + s->count;
+    if (UNLIKELY(after > c->limit)) {
+        block_slow(c, s);
+        return;
+    }
+    c->clock = after;
+    c->last = s;
+}
+
+static void on_edge(void *uc, const uint64_t *now, const uint64_t *before, Core *c)
+{
+    Slot *s = slot_at(c, now[0]); /* a new translation: what the clock knew of this place may be old */
+    if (s->addr == now[0])
+        s->addr = NOWHERE;
+}
+
+static void on_code(void *uc, uint64_t addr, uint32_t size, Core *c)
+{
+    if (UNLIKELY(!c->steps_left || c->stop)) {
+        c->why = W_DONE;
+        c->u.emu_stop(c->stepper.uc);
+        return;
+    }
+    if (UNLIKELY(addr - c->range_start >= c->range_end - c->range_start) && c->last_pc != NOWHERE) {
+        c->why = W_RANGE;
+        c->u.emu_stop(c->stepper.uc);
+        return;
+    }
+    Slot *s = core_slot(c, addr, size ? size : 1);
+    if (UNLIKELY(s->count & S_STOP)) {
+        if (s->flags & B_POINT_FIRST && addr != c->skip_pc) {
+            c->why = W_POINT;
+            c->u.emu_stop(c->stepper.uc);
+            return;
+        }
+        if (s->flags & B_SPECIAL && addr != c->allow_pc) {
+            c->pending = *s;
+            c->why = W_SPECIAL;
+            c->u.emu_stop(c->stepper.uc);
+            return;
+        }
+    }
+    c->skip_pc = c->allow_pc = NOWHERE;
+    c->steps_left--;
+    c->clock++;
+    c->last_pc = addr;
+}
+
+static void on_interrupt(void *uc, uint32_t number, Engine *e)
+{
+    Core *c = e->core;
+    c->interrupt = (int)number;
+    c->why = (int)number == c->syscall_interrupt ? W_SYSCALL : W_INTERRUPT;
+    c->u.emu_stop(uc);
+}
+
+static void on_syscall(void *uc, Engine *e)
+{
+    e->core->why = W_SYSCALL;
+    e->core->u.emu_stop(uc);
+}
+
+static void on_sysenter(void *uc, Engine *e)
+{
+    e->core->why = W_INVALID; /* 64-bit Linux does not offer it */
+    e->core->u.emu_stop(uc);
+}
+
+static bool on_invalid(void *uc, Engine *e)
+{
+    e->core->why = W_INVALID;
+    return false;
+}
+
+static void remember_writable_code(Engine *e, uint64_t page)
+{
+    for (size_t i = 0; i < e->n_writable_code; i++)
+        if (e->writable_code[i] == page)
+            return;
+    if (e->n_writable_code == e->cap_writable_code) {
+        size_t cap = e->cap_writable_code ? e->cap_writable_code * 2 : 32;
+        uint64_t *p = cap > 1024 ? NULL : PyMem_RawRealloc(e->writable_code, cap * sizeof *p);
+        if (!p) {
+            e->core->arena->stale_all = true; /* too many to follow: forget every translation at the next switch */
+            e->core->arena->fences++;
+            return;
+        }
+        e->writable_code = p;
+        e->cap_writable_code = cap;
+    }
+    e->writable_code[e->n_writable_code++] = page;
+}
+
+static bool fault(Core *c, uint64_t address, int access, enum Touch why)
+{
+    c->why = W_FAULT;
+    c->fault_address = address;
+    c->fault_access = access;
+    c->fault_why = why;
+    return false;
+}
+
+/* The MMU.  `vaddr` is the page; an access that is refused leaves pc at the instruction with nothing committed. */
+static bool on_fill(void *uc, uint64_t vaddr, int type, TlbEntry *out, Engine *e)
+{
+    Core *c = e->core;
+    if (UNLIKELY(vaddr >= ALIAS)) {
+        if (!e->aliasing)
+            return fault(c, vaddr, type == UC_MEM_FETCH ? P_EXEC : type == UC_MEM_WRITE ? P_WRITE : P_READ, T_UNMAPPED);
+        out->paddr = vaddr - ALIAS;
+        out->perms = P_EXEC;
+        return true;
+    }
+    Table *t = c->table;
+    int access = type == UC_MEM_WRITE ? P_WRITE : type == UC_MEM_FETCH ? P_EXEC : P_READ;
+    uint64_t before = t->epoch, pte;
+    enum Touch why = table_touch(t, vaddr, access, false, false, &pte);
+    if (UNLIKELY(why != T_OK))
+        return fault(c, vaddr, access, why);
+    if (t->epoch != before && e->epoch == before)
+        e->epoch = t->epoch; /* copied on write: this engine gets the new frame right here */
+    c->n_fills++;
+    if (UNLIKELY(++e->fills > e->crowd) && e == &c->runner) {
+        c->want_flush = true; /* at the next block: the TLB only grows when it is flushed */
+        c->limit = 0;
+    }
+    uint64_t frame = PTE_FRAME(pte);
+    uint32_t perms = (uint32_t)pte & P_ALL;
+    uint8_t *flags = &c->arena->flags[frame];
+    if (perms & P_EXEC && (access == P_EXEC || (perms & P_WRITE && !(pte & PTE_COW)))) {
+        if (UNLIKELY(!(*flags & e->ran))) {
+            if (pte & PTE_SHARED && !(*flags & F_RAN))
+                t->epoch++; /* other pages may show this frame writable without X: see engine.md 1, last line */
+            *flags |= e->ran;
+        }
+    } else {
+        perms &= ~(uint32_t)P_EXEC; /* a data page without X is marked dirty after its first store */
+    }
+    if (pte & PTE_COW)
+        perms &= ~(uint32_t)P_WRITE;
+    if (UNLIKELY(perms & P_WRITE && *flags & F_RAN)) {
+        if (access == P_WRITE || e == &c->runner) {
+            remember_writable_code(e, frame);
+            perms |= P_EXEC;
+        } else {
+            perms &= ~(uint32_t)P_WRITE;
+        }
+    }
+    if (UNLIKELY(t->n_watches)) {
+        int watched = table_page_watch(t, vaddr);
+        if (watched & P_WRITE)
+            perms &= ~(uint32_t)P_WRITE;
+        if (watched & P_READ)
+            perms &= ~(uint32_t)(P_READ | P_WRITE);
+        if (!(perms & (uint32_t)access)) {
+            if (e == &c->runner || !c->stepping_watch)
+                return fault(c, vaddr, access, T_OK);
+            c->saw_watched = true;
+            perms |= (uint32_t)access;
+            if (access == P_WRITE)
+                perms |= P_READ;
+        }
+    }
+    out->paddr = frame << PAGE_SHIFT;
+    out->perms = perms;
+    return true;
+}
+
+void core_hook(Core *c)
+{
+    size_t handle;
+    Engine *both[] = {&c->runner, &c->stepper};
+    for (int i = 0; i < 2; i++) {
+        Engine *e = both[i];
+        c->u.hook_add(e->uc, &handle, UC_HOOK_TLB_FILL, on_fill, e, 1, 0);
+        c->u.hook_add(e->uc, &handle, UC_HOOK_INTR, on_interrupt, e, 1, 0);
+        c->u.hook_add(e->uc, &handle, UC_HOOK_INSN_INVALID, on_invalid, e, 1, 0);
+        c->u.hook_add(e->uc, &handle, UC_HOOK_EDGE_GENERATED, on_edge, c, 1, 0);
+        if (c->insn_syscall) {
+            c->u.hook_add(e->uc, &handle, UC_HOOK_INSN, on_syscall, e, 1, 0, c->insn_syscall);
+            c->u.hook_add(e->uc, &handle, UC_HOOK_INSN, on_sysenter, e, 1, 0, c->insn_sysenter);
+        }
+    }
+    c->u.hook_add(c->runner.uc, &handle, UC_HOOK_BLOCK, on_block, c, 1, 0);
+    c->u.hook_add(c->stepper.uc, &handle, UC_HOOK_CODE, on_code, c, 1, 0);
+}

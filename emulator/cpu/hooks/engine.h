@@ -1,0 +1,131 @@
+/* The CPU: two Unicorn instances over one arena, and what their callbacks tell each other. */
+#ifndef EMUGDB_ENGINE_H
+#define EMUGDB_ENGINE_H
+#include "hooks.h"
+
+typedef int uc_err;
+typedef struct { /* <unicorn/unicorn.h>: uc_tlb_entry */
+    uint64_t paddr;
+    uint32_t perms;
+} TlbEntry;
+
+typedef struct { /* the functions of the loaded libunicorn */
+    uc_err (*emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
+    uc_err (*emu_stop)(void *);
+    uc_err (*reg_read)(void *, int, void *);
+    uc_err (*reg_write)(void *, int, const void *);
+    uc_err (*hook_add)(void *, size_t *, int, void *, void *, uint64_t, uint64_t, ...);
+    uc_err (*ctl)(void *, int, ...);
+    uc_err (*mem_map_ptr)(void *, uint64_t, uint64_t, uint32_t, void *);
+    uc_err (*context_alloc)(void *, void **);
+    uc_err (*context_save)(void *, void *);
+    uc_err (*context_restore)(void *, void *);
+    size_t (*context_size)(void *);
+    uc_err (*context_free)(void *);
+} Unicorn;
+
+/* <unicorn/unicorn.h>; pinned by tests/emulator/cpu/test_unicorn_facts.py */
+enum { UC_HOOK_INTR = 1, UC_HOOK_INSN = 2, UC_HOOK_CODE = 4, UC_HOOK_BLOCK = 8, UC_HOOK_MEM_READ = 1 << 10,
+       UC_HOOK_MEM_WRITE = 1 << 11, UC_HOOK_INSN_INVALID = 1 << 14, UC_HOOK_EDGE_GENERATED = 1 << 15,
+       UC_HOOK_TLB_FILL = 1 << 17 };
+enum { UC_MEM_READ = 16, UC_MEM_WRITE = 17, UC_MEM_FETCH = 18 };
+#define UC_CTL_WRITE(what, n) ((what) | (n) << 26 | 1 << 30)
+enum { UC_CTL_USE_EXITS = 4, UC_CTL_EXITS = 6, UC_CTL_REMOVE_CACHE = 9, UC_CTL_FLUSH_TB = 10, UC_CTL_FLUSH_TLB = 11,
+       UC_CTL_TLB_MODE = 12 };
+
+#define NOWHERE UINT64_MAX
+/* Frames show up here, execute-only, while translations of them are thrown away; no guest address lies here. */
+#define ALIAS ((uint64_t)0xfff << 52)
+
+enum Why { W_NONE, W_BLOCK, W_SYSCALL, W_INTERRUPT, W_INVALID, W_FAULT, W_DONE, W_POINT, W_SPECIAL, W_RANGE, W_WATCH };
+
+enum { S_STOP_BITS = 62, B_POINT_FIRST = 1, B_SPECIAL = 2, B_POINT = 4 };
+#define S_STOP ((uint64_t)1 << S_STOP_BITS)
+
+typedef struct { /* one block (or one instruction) the clock knows */
+    uint64_t addr;
+    uint64_t key; /* serial of the table, size */
+    uint64_t count; /* instructions; S_STOP: never run it without looking */
+    uint32_t flags;
+    enum Insn kind; /* of its first instruction */
+} Slot;
+#define SLOT_BITS 15
+
+struct Core;
+typedef struct {
+    struct Core *core;
+    void *uc;
+    uint8_t ran; /* F_RAN_* */
+    bool aliasing;
+    PyObject *owner; /* the binding's Uc object */
+    uint64_t epoch;
+    Table *table; /* borrowed: only compared */
+    uint64_t fills, crowd; /* since the last flush; how many mean that the TLB is too small */
+    uint64_t *writable_code; /* pages given W while their frame holds code */
+    size_t n_writable_code, cap_writable_code;
+} Engine;
+
+enum { MAX_SHADOWS = 16 };
+
+typedef struct Core {
+    PyObject_HEAD
+    /* hot: the block hook */
+    uint64_t clock;
+    volatile uint64_t limit;
+    Slot *last;
+    Slot *slots;
+    uint64_t key; /* serial << 32 */
+    /* hot: the stepper's code hook */
+    uint64_t steps_left, last_pc, range_start, range_end, skip_pc, allow_pc;
+    volatile int stop;
+    bool want_flush, probing, stepping_watch;
+    enum Why why;
+    Engine runner, stepper, *live;
+    Arena *arena;
+    Table *table;
+    Unicorn u;
+    enum Isa isa;
+    /* what stopped us */
+    int interrupt;
+    uint64_t fault_address;
+    int fault_access;
+    enum Touch fault_why;
+    uint64_t probe_page;
+    bool probe_exact;
+    Slot pending;
+    /* a watched access during one stepped instruction */
+    uint64_t hit_address, hit_page, hit_frame;
+    int hit_kind;
+    bool hit, saw_watched;
+    uint64_t scratch_frame;
+    /* registers by Unicorn's numbers */
+    int reg_pc, reg_nr, reg_args[6], reg_result, reg_flags, reg_r11, reg_ax, reg_bx, reg_cx, reg_dx;
+    int syscall_interrupt, insn_syscall, insn_sysenter;
+    bool reports_before;
+    void *context; /* scratch for moving state */
+    size_t context_size;
+    uint64_t shadows[MAX_SHADOWS];
+    uint64_t stopped_at; /* a breakpoint hit was reported here */
+    bool running, started;
+    uint64_t fences;
+    /* the answers' types */
+    PyObject *Syscall, *PageFault, *BusError, *Interrupt, *Undefined, *Privileged, *BreakpointHit, *WatchHit;
+    PyObject *BUDGET, *RANGE_DONE, *STOP_REQUESTED;
+    uint64_t n_fills, n_flushes, n_switches, n_steps, n_starts;
+} Core;
+
+/* hooks */
+void core_hook(Core *c);
+Slot *core_slot(Core *c, uint64_t addr, uint32_t size);
+/* Instructions between two addresses of straight-line code. */
+uint64_t core_count(Core *c, uint64_t from, uint64_t to);
+
+static inline uint64_t core_reg(Core *c, Engine *e, int reg)
+{
+    uint64_t v = 0;
+    c->u.reg_read(e->uc, reg, &v);
+    return v;
+}
+static inline void core_set(Core *c, Engine *e, int reg, uint64_t v) { c->u.reg_write(e->uc, reg, &v); }
+
+#endif

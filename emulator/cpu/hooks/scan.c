@@ -1,0 +1,244 @@
+/* Instruction boundaries and the instructions that must not simply run.
+ *
+ * x86-64: a length decoder (Intel SDM volume 2, appendix A, opcode maps) that follows the engine's translator where the
+ * two differ (a 0x66 prefix makes near branches take a 16-bit offset).  Fixed-width ISAs: four bytes.
+ */
+#include "hooks.h"
+
+enum { M = 1, B = 2, W = 4, Z = 8, V = 16, O = 32, X = 64 }; /* modrm, imm8, imm16, imm16/32, imm16/32/64, moffs, none */
+
+static const uint8_t one_byte[256] = {
+    /* 00 */ M, M, M, M, B, Z, X, X, M, M, M, M, B, Z, X, X,
+    /* 10 */ M, M, M, M, B, Z, X, X, M, M, M, M, B, Z, X, X,
+    /* 20 */ M, M, M, M, B, Z, X, X, M, M, M, M, B, Z, X, X,
+    /* 30 */ M, M, M, M, B, Z, X, X, M, M, M, M, B, Z, X, X,
+    /* 40 */ 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    /* 50 */ 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    /* 60 */ X, X, X, M, 0, 0, 0, 0, Z, M | Z, B, M | B, 0, 0, 0, 0,
+    /* 70 */ B, B, B, B, B, B, B, B, B, B, B, B, B, B, B, B,
+    /* 80 */ M | B, M | Z, X, M | B, M, M, M, M, M, M, M, M, M, M, M, M,
+    /* 90 */ 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, X, 0, 0, 0, 0, 0,
+    /* a0 */ O, O, O, O, 0, 0, 0, 0, B, Z, 0, 0, 0, 0, 0, 0,
+    /* b0 */ B, B, B, B, B, B, B, B, V, V, V, V, V, V, V, V,
+    /* c0 */ M | B, M | B, W, 0, X, X, M | B, M | Z, W | B, 0, W, 0, 0, B, X, 0,
+    /* d0 */ M, M, M, M, X, X, X, 0, M, M, M, M, M, M, M, M,
+    /* e0 */ B, B, B, B, B, B, B, B, Z, Z, X, B, 0, 0, 0, 0,
+    /* f0 */ 0, 0, 0, 0, 0, 0, M, M, 0, 0, 0, 0, 0, 0, M, M,
+};
+
+static const uint8_t two_byte[256] = {
+    /* 00 */ M, M, M, M, X, 0, 0, 0, 0, 0, X, 0, X, M, 0, M | B,
+    /* 10 */ M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
+    /* 20 */ M, M, M, M, X, X, X, X, M, M, M, M, M, M, M, M,
+    /* 30 */ 0, 0, 0, 0, 0, 0, X, 0, M, X, M | B, X, X, X, X, X,
+    /* 40 */ M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
+    /* 50 */ M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
+    /* 60 */ M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
+    /* 70 */ M | B, M | B, M | B, M | B, M, M, M, 0, M, M, M, M, M, M, M, M,
+    /* 80 */ Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z,
+    /* 90 */ M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
+    /* a0 */ 0, 0, 0, M, M | B, M, X, X, 0, 0, 0, M, M | B, M, M, M,
+    /* b0 */ M, M, M, M, M, M, M, M, M, M, M | B, M, M, M, M, M,
+    /* c0 */ M, M, M | B, M, M | B, M | B, M | B, M, 0, 0, 0, 0, 0, 0, 0, 0,
+    /* d0 */ M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
+    /* e0 */ M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
+    /* f0 */ M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
+};
+
+static enum Insn one_byte_kind(uint8_t op, const uint8_t *modrm)
+{
+    switch (op) {
+    case 0x6c: case 0x6d: case 0x6e: case 0x6f: /* ins, outs */
+    case 0xe4: case 0xe5: case 0xe6: case 0xe7: /* in, out */
+    case 0xec: case 0xed: case 0xee: case 0xef:
+    case 0xf4: case 0xfa: case 0xfb: /* hlt, cli, sti */
+        return I_PRIVILEGED;
+    case 0x9d:
+        return I_POPF;
+    case 0x8e:
+        return I_SEGMENT;
+    case 0xdb: /* fld m80, fstp m80 */
+        return modrm && *modrm < 0xc0 && (*modrm >> 3 & 7) >= 5 ? I_IMPRECISE : I_PLAIN;
+    case 0xd9: /* fldenv, fnstenv */
+        return modrm && *modrm < 0xc0 && (*modrm >> 3 & 5) == 4 ? I_IMPRECISE : I_PLAIN;
+    case 0xdd: /* frstor, fnsave */
+        return modrm && *modrm < 0xc0 && (*modrm >> 3 & 5) == 4 ? I_IMPRECISE : I_PLAIN;
+    case 0xdf: /* fbld, fbstp */
+        return modrm && *modrm < 0xc0 && (*modrm >> 3 & 5) == 4 ? I_IMPRECISE : I_PLAIN;
+    default:
+        return I_PLAIN;
+    }
+}
+
+static enum Insn two_byte_kind(uint8_t op, const uint8_t *modrm)
+{
+    int reg = modrm ? *modrm >> 3 & 7 : 0;
+    bool memory = modrm && *modrm < 0xc0;
+    switch (op) {
+    case 0x00: /* lldt, ltr */
+        return reg == 2 || reg == 3 ? I_PRIVILEGED : I_PLAIN;
+    case 0x01:
+        if (memory)
+            return reg == 2 || reg == 3 || reg == 6 || reg == 7 ? I_PRIVILEGED : I_PLAIN;
+        switch (*modrm) {
+        case 0xf8: case 0xd1: case 0xca: case 0xcb: /* swapgs, xsetbv, clac, stac */
+            return I_PRIVILEGED;
+        case 0xf9:
+            return I_RDTSCP;
+        default:
+            return reg == 6 ? I_PRIVILEGED : I_PLAIN; /* lmsw */
+        }
+    case 0x06: case 0x07: case 0x08: case 0x09: /* clts, sysret, invd, wbinvd */
+    case 0x20: case 0x21: case 0x22: case 0x23: /* mov cr, mov dr */
+    case 0x30: case 0x32: case 0x33: case 0x35: /* wrmsr, rdmsr, rdpmc, sysexit */
+        return I_PRIVILEGED;
+    case 0x31:
+        return I_RDTSC;
+    case 0xa2:
+        return I_CPUID;
+    case 0xa1: case 0xa9: case 0xb2: case 0xb4: case 0xb5: /* pop fs, pop gs, lss, lfs, lgs */
+        return I_SEGMENT;
+    case 0xae: /* fxsave, fxrstor, xsave, xrstor, xsaveopt */
+        return memory && reg != 2 && reg != 3 && reg != 7 ? I_IMPRECISE : I_PLAIN;
+    case 0xc7:
+        if (memory)
+            return reg == 1 ? I_PLAIN : I_IMPRECISE; /* xsavec, xsaves, xrstors */
+        return reg >= 6 ? I_RDRAND : I_PLAIN;
+    default:
+        return I_PLAIN;
+    }
+}
+
+static int scan_x86(const uint8_t *p, size_t room, enum Insn *kind)
+{
+    size_t i = 0;
+    bool data16 = false, addr32 = false, rex_w = false;
+    uint8_t op, how;
+    const uint8_t *modrm = NULL;
+    *kind = I_PLAIN;
+    for (;; i++) {
+        if (i >= room || i >= 15)
+            return 0;
+        op = p[i];
+        if (op == 0x66)
+            data16 = true;
+        else if (op == 0x67)
+            addr32 = true;
+        else if (op != 0xf0 && op != 0xf2 && op != 0xf3 && op != 0x26 && op != 0x2e && op != 0x36 && op != 0x3e &&
+                 op != 0x64 && op != 0x65)
+            break;
+    }
+    if ((op & 0xf0) == 0x40) {
+        rex_w = op & 8;
+        if (++i >= room)
+            return 0;
+        op = p[i];
+    }
+    i++;
+    if (op == 0xc4 || op == 0xc5 || op == 0x62 || (op == 0x8f && i < room && (p[i] & 0x38))) {
+        *kind = I_UNDEFINED; /* VEX, EVEX, XOP: never run, so the length does not matter */
+        return (int)i;
+    }
+    if (op == 0x0f) {
+        if (i >= room)
+            return 0;
+        op = p[i++];
+        how = two_byte[op];
+        if (op == 0x38 || op == 0x3a) {
+            if (i >= room)
+                return 0;
+            i++;
+        }
+        if (how & M)
+            modrm = i < room ? p + i : NULL;
+        if (op == 0xb8 || op == 0x0b)
+            *kind = I_PLAIN;
+        else if (!(how & M) || modrm)
+            *kind = two_byte_kind(op, modrm);
+    } else {
+        how = one_byte[op];
+        if (how & M)
+            modrm = i < room ? p + i : NULL;
+        if (op == 0xf6 && modrm && (*modrm >> 3 & 7) < 2)
+            how |= B;
+        if (op == 0xf7 && modrm && (*modrm >> 3 & 7) < 2)
+            how |= Z;
+        *kind = one_byte_kind(op, modrm);
+    }
+    if (how & X)
+        return 0;
+    if (how & M) {
+        if (!modrm)
+            return 0;
+        uint8_t mod = *modrm >> 6, rm = *modrm & 7;
+        bool control = modrm[-1] >= 0x20 && modrm[-1] <= 0x23 && i >= 2 && p[i - 2] == 0x0f; /* mov cr: mod ignored */
+        i++;
+        if (mod != 3 && !control) {
+            if (rm == 4) {
+                if (i >= room)
+                    return 0;
+                if (mod == 0 && (p[i] & 7) == 5)
+                    i += 4;
+                i++;
+            } else if (mod == 0 && rm == 5) {
+                i += 4;
+            }
+            i += mod == 1 ? 1 : mod == 2 ? 4 : 0;
+        }
+    }
+    if (how & B)
+        i += 1;
+    if (how & W)
+        i += 2;
+    if (how & Z)
+        i += data16 && !rex_w ? 2 : 4;
+    if (how & V)
+        i += rex_w ? 8 : data16 ? 2 : 4;
+    if (how & O)
+        i += addr32 ? 4 : 8;
+    return i <= room && i <= 15 ? (int)i : 0;
+}
+
+/* Arm ARM, C4.1: the system group.  At EL0 these are undefined or trap (SIGILL). */
+static enum Insn kind_a64(uint32_t w)
+{
+    if ((w & 0xffe0001f) == 0xd4000002 || (w & 0xffe0001f) == 0xd4000003) /* hvc, smc */
+        return I_PRIVILEGED;
+    if ((w & 0xfffffc1f) == 0xd69f0000 || w == 0xd69f03e0 || w == 0xd6bf03e0) /* eret, drps */
+        return I_PRIVILEGED;
+    if ((w & 0xffc00000) != 0xd5000000)
+        return I_PLAIN;
+    uint32_t op0 = w >> 19 & 3, op1 = w >> 16 & 7, crn = w >> 12 & 15, crm = w >> 8 & 15, op2 = w >> 5 & 7;
+    if (op0 >= 2) { /* mrs, msr register: EL0 has op1 == 3; the ID space op0=3 op1=0 CRn=0 is emulated by Linux */
+        if (op1 == 3)
+            return I_PLAIN;
+        return I_PRIVILEGED;
+    }
+    if (op0 == 0 && crn == 4) { /* msr immediate: EL0 may only touch ssbs, dit, tco; cfinv, xaflag, axflag */
+        if (op1 == 0)
+            return op2 <= 2 ? I_PLAIN : I_PRIVILEGED;
+        if (op1 == 3)
+            return op2 == 6 || op2 == 7 ? I_PRIVILEGED : I_PLAIN; /* daifset, daifclr */
+        return I_PRIVILEGED;
+    }
+    if (op0 == 1 && crn == 7 && op1 == 3) { /* sys: dc zva, cache maintenance by address */
+        if (crm == 4 && op2 == 1)
+            return I_IMPRECISE; /* dc zva */
+        return I_PLAIN;
+    }
+    if (op0 == 1) /* sys, sysl, tlbi, at */
+        return I_PRIVILEGED;
+    return I_PLAIN;
+}
+
+int scan_insn(enum Isa isa, const uint8_t *p, size_t room, enum Insn *kind)
+{
+    *kind = I_PLAIN;
+    if (isa == ISA_X86_64)
+        return scan_x86(p, room, kind);
+    if (room < 4)
+        return 0;
+    if (isa == ISA_AARCH64)
+        *kind = kind_a64((uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24);
+    return 4;
+}
