@@ -134,23 +134,16 @@ static enum Why step_over(Core *c)
     return c->why;
 }
 
-/* Intel SDM, CPUID.  Hide what the engine cannot do (AVX, FMA, F16C, AVX2, XSAVEC) or does badly (ERMS: a byte a block;
- * RDRAND, RDSEED: not reproducible). */
+/* Take away what the instruction set's description says cpuid must not promise (Arch.cpu.cpuid). */
 static void mask_cpuid(Core *c, uint32_t leaf, uint32_t subleaf)
 {
-    Engine *e = c->live;
-    uint32_t bx = (uint32_t)core_reg(c, e, c->reg_bx), cx = (uint32_t)core_reg(c, e, c->reg_cx);
-    uint32_t ax = (uint32_t)core_reg(c, e, c->reg_ax);
-    if (leaf == 1)
-        cx &= ~(1u << 30 | 1u << 29 | 1u << 28 | 1u << 12);
-    if (leaf == 7 && subleaf == 0)
-        bx &= ~(1u << 9 | 1u << 5 | 1u << 16 | 1u << 17 | 1u << 18 | 1u << 21 | 1u << 28 | 1u << 29 | 1u << 30 | 1u << 31 |
-                1u << 4 | 1u << 11 | 1u << 14 | 1u << 2);
-    if (leaf == 13 && subleaf == 1)
-        ax &= 1; /* XSAVEOPT only */
-    core_set(c, e, c->reg_ax, ax);
-    core_set(c, e, c->reg_bx, bx);
-    core_set(c, e, c->reg_cx, cx);
+    int regs[] = {c->reg_ax, c->reg_bx, c->reg_cx, c->reg_dx};
+    bool has_subleaves = leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd;
+    for (size_t i = 0; i < c->n_masks; i++) {
+        const CpuidMask *m = &c->masks[i];
+        if (m->leaf == leaf && (!has_subleaves || m->subleaf == subleaf))
+            core_set(c, c->live, regs[m->reg & 3], (uint32_t)core_reg(c, c->live, regs[m->reg & 3]) & ~m->clear);
+    }
 }
 
 /* The stepper stands before an instruction that must not simply run. */
@@ -468,7 +461,8 @@ static PyObject *core_write_reg(Core *c, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* Many at once: a buffer of (id, size) pairs of int32 gives the registers' bytes one after the other. */
+/* Many at once: a buffer of (id, size) pairs of int32 gives the registers' bytes one after the other.  A negative id
+ * is a shadow: a register the engine does not have. */
 static PyObject *core_read_regs(Core *c, PyObject *args)
 {
     Py_buffer plan;
@@ -483,13 +477,38 @@ static PyObject *core_read_regs(Core *c, PyObject *args)
         char *to = PyBytes_AS_STRING(out);
         for (Py_ssize_t i = 0; i < n; i++) {
             unsigned char buffer[64] = {0};
-            c->u.reg_read(c->live->uc, p[2 * i], buffer);
+            if (p[2 * i] < 0)
+                memcpy(buffer, &c->shadows[(-1 - p[2 * i]) % MAX_SHADOWS], 8);
+            else
+                c->u.reg_read(c->live->uc, p[2 * i], buffer);
             memcpy(to, buffer, (size_t)p[2 * i + 1]);
             to += p[2 * i + 1];
         }
     }
     PyBuffer_Release(&plan);
     return out;
+}
+
+static PyObject *core_write_regs(Core *c, PyObject *args)
+{
+    Py_buffer plan, data;
+    if (!PyArg_ParseTuple(args, "y*y*", &plan, &data))
+        return NULL;
+    const int32_t *p = plan.buf;
+    const char *from = data.buf;
+    Py_ssize_t n = plan.len / 8, used = 0;
+    for (Py_ssize_t i = 0; i < n && used + p[2 * i + 1] <= data.len; i++) {
+        unsigned char buffer[64] = {0};
+        memcpy(buffer, from + used, (size_t)p[2 * i + 1]);
+        used += p[2 * i + 1];
+        if (p[2 * i] < 0)
+            memcpy(&c->shadows[(-1 - p[2 * i]) % MAX_SHADOWS], buffer, 8);
+        else
+            c->u.reg_write(c->live->uc, p[2 * i], buffer);
+    }
+    PyBuffer_Release(&plan);
+    PyBuffer_Release(&data);
+    Py_RETURN_NONE;
 }
 
 static PyObject *core_set_result(Core *c, PyObject *value)
@@ -528,24 +547,6 @@ static PyObject *core_load(Core *c, PyObject *blob)
     memcpy(c->shadows, from + n, sizeof c->shadows);
     memcpy(&c->stopped_at, from + n + sizeof c->shadows, sizeof c->stopped_at);
     c->u.context_restore(c->live->uc, c->context);
-    Py_RETURN_NONE;
-}
-
-static PyObject *core_get_shadow(Core *c, PyObject *args)
-{
-    unsigned int i;
-    if (!PyArg_ParseTuple(args, "I", &i))
-        return NULL;
-    return PyLong_FromUnsignedLongLong(c->shadows[i % MAX_SHADOWS]);
-}
-
-static PyObject *core_set_shadow(Core *c, PyObject *args)
-{
-    unsigned int i;
-    unsigned long long v;
-    if (!PyArg_ParseTuple(args, "IK", &i, &v))
-        return NULL;
-    c->shadows[i % MAX_SHADOWS] = v;
     Py_RETURN_NONE;
 }
 
@@ -613,6 +614,13 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     };
     unsigned long long v;
     bool ok = true;
+    PyObject *masks = PyDict_GetItemString(spec, "cpuid"); /* borrowed: bytes, an array of CpuidMask */
+    if (masks && PyBytes_Check(masks)) {
+        c->n_masks = (size_t)PyBytes_GET_SIZE(masks) / sizeof *c->masks;
+        if (c->n_masks > MAX_MASKS)
+            c->n_masks = MAX_MASKS;
+        memcpy(c->masks, PyBytes_AS_STRING(masks), c->n_masks * sizeof *c->masks);
+    }
     for (size_t i = 0; ok && i < sizeof functions / sizeof *functions; i++)
         if ((ok = get_number(spec, functions[i].name, &v)))
             *(void **)functions[i].to = (void *)(uintptr_t)v;
@@ -695,8 +703,7 @@ static PyMethodDef core_methods[] = {
     {"set_syscall_result", (PyCFunction)core_set_result, METH_O, "Write the result register."},
     {"save", (PyCFunction)core_save, METH_NOARGS, "The guest's registers."},
     {"load", (PyCFunction)core_load, METH_O, "Put saved registers back."},
-    {"get_shadow", (PyCFunction)core_get_shadow, METH_VARARGS, "A register the engine does not have."},
-    {"set_shadow", (PyCFunction)core_set_shadow, METH_VARARGS, "Write one."},
+    {"write_regs", (PyCFunction)core_write_regs, METH_VARARGS, "Many at once."},
     {"stats", (PyCFunction)core_stats, METH_NOARGS, "Counters."},
     {NULL}};
 

@@ -65,7 +65,11 @@ typedef struct {
     size_t n_writable_code, cap_writable_code;
 } Engine;
 
-enum { MAX_SHADOWS = 16 };
+enum { MAX_SHADOWS = 16, MAX_MASKS = 32 };
+
+typedef struct {
+    uint32_t leaf, subleaf, reg, clear; /* reg: 0 eax, 1 ebx, 2 ecx, 3 edx */
+} CpuidMask;
 
 typedef struct Core {
     PyObject_HEAD
@@ -102,6 +106,8 @@ typedef struct Core {
     int reg_pc, reg_nr, reg_args[6], reg_result, reg_flags, reg_r11, reg_ax, reg_bx, reg_cx, reg_dx;
     int syscall_interrupt, insn_syscall, insn_sysenter;
     bool reports_before;
+    CpuidMask masks[MAX_MASKS];
+    size_t n_masks;
     void *context; /* scratch for moving state */
     size_t context_size;
     uint64_t shadows[MAX_SHADOWS];

@@ -1,0 +1,234 @@
+"""The CPU: two Unicorn engines over one arena, seen as one.
+
+The runner runs freely, the stepper counts every instruction; the hook module moves the guest's state between them.
+What Unicorn 2.1.4 gets wrong or slow is dealt with here and in hooks/; docs of each quirk stand where it is handled.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NewType
+
+from unicorn import x86_const
+from unicorn.unicorn_py3.unicorn import Uc, uclib
+
+from emulator.abi.memory import Access
+from emulator.cpu import exits, mmu
+from emulator.cpu.exits import Exit, WatchHit, WatchKind
+from emulator.cpu.registers import Layout, RegisterFile, Slot, uc_constant, uc_register
+
+if TYPE_CHECKING:
+    from emulator.arch.model import Arch
+    from emulator.cpu.mmu import Arena, PageTable
+
+Context = NewType("Context", bytes)
+
+_FUNCTIONS = (
+    "uc_emu_start", "uc_emu_stop", "uc_reg_read", "uc_reg_write", "uc_hook_add", "uc_ctl", "uc_mem_map_ptr",
+    "uc_context_alloc", "uc_context_save", "uc_context_restore", "uc_context_size", "uc_context_free",
+)  # fmt: skip
+_ISA = {"UC_ARCH_X86": 0, "UC_ARCH_ARM64": 1}  # enum Isa of hooks.h; others: 2, fixed width
+_CPUID_REGISTERS = ("EAX", "EBX", "ECX", "EDX")
+_ACCESS = {access.value: access for access in Access}
+# hooks: bit 0 a load, bit 1 a store
+_HOOK_KIND = {WatchKind.WRITE: 2, WatchKind.READ: 1, WatchKind.ACCESS: 3}
+_WATCH_KIND = {2: WatchKind.WRITE, 1: WatchKind.READ, 3: WatchKind.ACCESS}
+
+AVX_REASON = "AVX code: no CPU model of the engine executes it; build for x86-64-v2 or run without GLIBC_TUNABLES"
+
+
+class Cpu:
+    """One virtual CPU.  Not thread-safe, except `request_stop`."""
+
+    def __init__(self, arch: Arch, arena: Arena, *, hooks: str = "auto") -> None:
+        if hooks not in ("auto", mmu.HOOKS_KIND):
+            raise ValueError(f"this process uses the {mmu.HOOKS_KIND} hooks (EMUGDB_HOOKS)")
+        self.arch = arch
+        self.arena = arena
+        self.hooks_kind = mmu.HOOKS_KIND
+        self._layout = Layout(arch)
+        self._tables: list[PageTable] = []
+        self._table: PageTable | None = None
+        engines = (self._new_engine(), self._new_engine())
+        self._core = mmu.backend.Core(arena, self._spec(*engines))
+        for name, value in arch.cpu.setup:
+            for engine in engines:
+                engine.reg_write(uc_register(arch, name), value)
+        for register in arch.registers:
+            if register.initial:
+                self.write(register.name, register.initial)
+        self.pristine = self.save()  # the registers of a CPU just switched on
+        # The hot ones are the hook module's own methods.
+        self.run: Callable[..., Exit] = self._core.run
+        self.step: Callable[..., Exit] = self._core.step
+        self.step_range: Callable[[int, int, int], Exit] = self._core.step_range
+        self.request_stop: Callable[[], None] = self._core.request_stop
+        self.set_syscall_result: Callable[[int], None] = self._core.set_syscall_result
+        self.stats: Callable[[], dict[str, int]] = self._core.stats
+
+    def _new_engine(self) -> Uc:
+        cpu = self.arch.cpu
+        engine = Uc(uc_constant(cpu.uc_arch), uc_constant(cpu.uc_mode), cpu=uc_constant(cpu.uc_model))
+        if cpu.set_page_size:
+            engine.ctl_set_page_size(mmu.PAGE)
+        return engine
+
+    def _spec(self, runner: Uc, stepper: Uc) -> dict[str, Any]:
+        arch = self.arch
+        convention = arch.convention
+
+        def number(name: str) -> int:
+            return uc_register(arch, arch.register[name].uc)
+
+        x86 = arch.cpu.uc_arch == "UC_ARCH_X86"
+        masks = [
+            number
+            for mask in arch.cpu.cpuid
+            for number in (mask.leaf, mask.subleaf, _CPUID_REGISTERS.index(mask.register), mask.clear)
+        ]
+        return {
+            **{name: ctypes.cast(getattr(uclib, name), ctypes.c_void_p).value for name in _FUNCTIONS},
+            **{f"arg{n}": number(name) for n, name in enumerate(convention.args)},
+            **{short: number("r" + short) if x86 else 0 for short in ("ax", "bx", "cx", "dx")},
+            "runner": runner._uch.value,
+            "stepper": stepper._uch.value,
+            "runner_owner": runner,
+            "stepper_owner": stepper,
+            "pc": number(arch.pc),
+            "nr": number(convention.number),
+            "result": number(convention.result),
+            "flags": number("eflags") if x86 else 0,
+            "r11": number("r11") if x86 else 0,
+            "syscall_interrupt": -1 if x86 else 2,  # EXCP_SWI of the engine's target/arm/cpu.h
+            "insn_syscall": x86_const.UC_X86_INS_SYSCALL if x86 else 0,
+            "insn_sysenter": x86_const.UC_X86_INS_SYSENTER if x86 else 0,
+            "isa": _ISA.get(arch.cpu.uc_arch, 2),
+            "reports_before": int(arch.watch_reports_before),
+            "cpuid": struct.pack(f"={len(masks)}I", *masks),
+            "Syscall": exits.Syscall,
+            "PageFault": lambda address, access, mapped: exits.PageFault(address, _ACCESS[access], mapped),
+            "BusError": exits.BusError,
+            "Interrupt": exits.Interrupt,
+            "Undefined": self._undefined,
+            "Privileged": exits.Privileged,
+            "BreakpointHit": exits.BreakpointHit,
+            "WatchHit": lambda address, kind: WatchHit(address, _WATCH_KIND[kind]),
+            "BUDGET": exits.Simple.BUDGET,
+            "RANGE_DONE": exits.Simple.RANGE_DONE,
+            "STOP_REQUESTED": exits.Simple.STOP_REQUESTED,
+        }
+
+    def _undefined(self, address: int) -> exits.Undefined:
+        return exits.Undefined(address, "")
+
+    # ---- address spaces
+
+    def activate(self, table: PageTable) -> None:
+        """Switch to an address space."""
+        self._table = table
+        self._core.activate(table)
+
+    def invalidate_code(self, table: PageTable, start: int, length: int) -> None:
+        """Forget translations of code the host changed behind `PageTable.write`'s back."""
+        table.invalidate_code(start, length)
+
+    # ---- time
+
+    @property
+    def clock(self) -> int:
+        """Instructions retired since power-on."""
+        return self._core.clock
+
+    @clock.setter
+    def clock(self, value: int) -> None:
+        self._core.clock = value
+
+    # ---- registers
+
+    def _slot(self, name: str) -> Slot:
+        layout = self._layout
+        if layout.has_stack and name in layout.stack:
+            status = layout.slots[layout.status]
+            name = layout.physical(name, self._core.read_reg(status.number, status.size))
+        return layout.slots[name]
+
+    def read(self, name: str) -> int:
+        """Return a register of the loaded context.  Raises KeyError."""
+        slot = self._slot(name)
+        if slot.number < 0:
+            return int.from_bytes(self._core.read_regs(struct.pack("=2i", slot.number, 8)), "little")
+        return self._core.read_reg(slot.number, slot.size)
+
+    def write(self, name: str, value: int) -> None:
+        """Change a register of the loaded context; superfluous bits are dropped.  Raises KeyError."""
+        slot = self._slot(name)
+        value &= self._layout.masks[name]
+        if slot.number < 0:
+            self._core.write_regs(struct.pack("=2i", slot.number, 8), value.to_bytes(8, "little"))
+        else:
+            self._core.write_reg(slot.number, slot.size, value)
+
+    def read_file(self) -> RegisterFile:
+        """Capture every register."""
+        return RegisterFile(self._layout, self._core.read_regs(self._layout.plan))
+
+    def write_file(self, file: RegisterFile) -> None:
+        """Write every register."""
+        self._core.write_regs(self._layout.plan, file.data)
+
+    # ---- contexts
+
+    def save(self) -> Context:
+        """Return the loaded context."""
+        return Context(self._core.save())
+
+    def load(self, context: Context) -> None:
+        """Replace the loaded context."""
+        self._core.load(context)
+
+    def registers_of(self, context: Context) -> RegisterFile:
+        """Capture the registers of a context that is not loaded."""
+        mine = self._core.save()
+        self._core.load(context)
+        try:
+            return self.read_file()
+        finally:
+            self._core.load(mine)
+
+    def with_registers(self, context: Context, file: RegisterFile) -> Context:
+        """Return `context` with other registers."""
+        mine = self._core.save()
+        self._core.load(context)
+        try:
+            self.write_file(file)
+            return Context(self._core.save())
+        finally:
+            self._core.load(mine)
+
+    # ---- points
+
+    def insert_breakpoint(self, table: PageTable, address: int) -> None:
+        """Stop before the instruction at `address`; inserting twice is inserting once."""
+        table.insert_point(address)
+
+    def remove_breakpoint(self, table: PageTable, address: int) -> None:
+        """Forget a breakpoint; one that is not there is no error."""
+        table.remove_point(address)
+
+    def insert_watchpoint(self, table: PageTable, start: int, length: int, kind: WatchKind) -> None:
+        """Stop when [start, start + length) is touched; counted, remove as often.  Raises ValueError."""
+        table.insert_watch(start, length, _HOOK_KIND[WatchKind(kind)])
+        if table not in self._tables:
+            self._tables.append(table)
+
+    def remove_watchpoint(self, table: PageTable, start: int, length: int, kind: WatchKind) -> None:
+        """Undo one `insert_watchpoint`."""
+        table.remove_watch(start, length, _HOOK_KIND[WatchKind(kind)])
+
+    def take_kernel_hits(self) -> list[WatchHit]:
+        """Return stores of the kernel side into watched ranges since the last call."""
+        if not self._tables or self._table is None:
+            return []
+        return [WatchHit(address, _WATCH_KIND[kind]) for address, kind in self._table.take_hits()]
