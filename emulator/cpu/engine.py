@@ -232,3 +232,8 @@ class Cpu:
         if not self._tables or self._table is None:
             return []
         return [WatchHit(address, _WATCH_KIND[kind]) for address, kind in self._table.take_hits()]
+
+
+def available_hooks() -> str:
+    """Return which hooks run in this process: "c" or "python"."""
+    return mmu.HOOKS_KIND
