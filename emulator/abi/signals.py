@@ -125,6 +125,16 @@ class AltStack:
             "<IiI", self.sp, _s32(self.flags), self.size
         )  # fmt: skip
 
+    def saved(self) -> AltStack:
+        """As a signal frame holds it (__save_altstack): without one, a task's flags are still zero."""
+        return self if self.size else AltStack(flags=0)
+
+    @classmethod
+    def restored(cls, data: bytes) -> AltStack:
+        """Read a signal frame's."""
+        stack = cls.unpack(data)
+        return stack if stack.size else cls()
+
     @classmethod
     def unpack(cls, data: bytes, bits: int = 64) -> AltStack:
         """Read stack_t."""

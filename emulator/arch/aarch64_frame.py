@@ -71,7 +71,7 @@ class Aarch64SignalFrame:
         records += b"".join(regs.read(f"v{n}").to_bytes(16, "little") for n in range(32))
         if esr:
             records += struct.pack("<IIQ", ESR_MAGIC, ESR_SIZE, esr)
-        ucontext = struct.pack("<QQ", 0, 0) + altstack.pack() + struct.pack("<Q", mask)
+        ucontext = struct.pack("<QQ", 0, 0) + altstack.saved().pack() + struct.pack("<Q", mask)
         body = siginfo + ucontext.ljust(MCONTEXT, b"\0") + context.ljust(RESERVED, b"\0") + records + bytes(16)
         memory.write(frame, body)
         memory.write(record, struct.pack("<QQ", general[29], general[30]))
@@ -93,7 +93,7 @@ class Aarch64SignalFrame:
         if frame & 15:
             raise BadFrame("sp is not aligned")
         data = memory.read(frame, FRAME_SIZE)
-        altstack = AltStack.unpack(data[SIGINFO_SIZE + 16 : SIGINFO_SIZE + 40])
+        altstack = AltStack.restored(data[SIGINFO_SIZE + 16 : SIGINFO_SIZE + 40])
         (mask,) = struct.unpack_from("<Q", data, SIGINFO_SIZE + 40)
         _address, *general, sp, pc, pstate = _CONTEXT.unpack_from(data, SIGINFO_SIZE + MCONTEXT)
         pstate &= ~PSR_RES0

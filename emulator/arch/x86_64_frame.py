@@ -82,7 +82,7 @@ class X86SignalFrame:
         selectors = [regs.read(name) & 0xFFFF for name in ("cs", "gs", "fs", "ss")]
         context = _CONTEXT.pack(*values, *selectors, err, trapno, mask, cr2, fpstate)
         uc_flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
-        ucontext = struct.pack("<QQ", uc_flags, 0) + altstack.pack() + context + struct.pack("<Q", mask)
+        ucontext = struct.pack("<QQ", uc_flags, 0) + altstack.saved().pack() + context + struct.pack("<Q", mask)
         memory.write(fpstate, bytes(image))
         memory.write(frame, struct.pack("<Q", action.restorer) + ucontext + siginfo)
 
@@ -102,7 +102,7 @@ class X86SignalFrame:
         """See `emulator.arch.model.SignalFrame`."""
         data = memory.read(regs.read("rsp"), SIGINFO - UCONTEXT)  # `ret` took pretcode off
         uc_flags, _link = struct.unpack_from("<QQ", data)
-        altstack = AltStack.unpack(data[16:40])
+        altstack = AltStack.restored(data[16:40])
         *values, cs, gs, fs, ss, _err, _trapno, _oldmask, _cr2, fpstate = _CONTEXT.unpack_from(data, 40)
         (mask,) = struct.unpack_from("<Q", data, 296)
         if cs | 3 != USER_CS or (uc_flags & UC_STRICT_RESTORE_SS and ss | 3 != USER_SS):
