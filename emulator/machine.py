@@ -199,7 +199,7 @@ class Machine:
         reason: Exit
         if step is None and not (trace is not None and trace.single_step):
             task.special = False
-            reason = cpu.run(limit, skip_breakpoint=skip)
+            reason = cpu.run(limit, skip)
         elif step is not None and step.is_range:
             if skip:
                 reason = cpu.step(1)
