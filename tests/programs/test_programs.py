@@ -57,10 +57,10 @@ PERL = (
 )
 
 PROGRAMS: dict[str, Program] = {
-    "true": Program(("/bin/true",), slow=False),
-    "false": Program(("/bin/false",), slow=False),
-    "echo": Program(("/bin/echo", "-e", "a\\tb", "c"), slow=False),
-    "ls": Program(("ls", "-lR", "--time-style=+%s", "tree"), slow=False),
+    "true": Program(("/bin/true",)),
+    "false": Program(("/bin/false",)),
+    "echo": Program(("/bin/echo", "-e", "a\\tb", "c")),
+    "ls": Program(("ls", "-lR", "--time-style=+%s", "tree")),
     "ls missing": Program(("ls", "/does/not/exist")),
     "cat": Program(("cat", "tree/one", "tree/deep/two")),
     "find": shell("find tree | sort", "find"),
@@ -71,7 +71,7 @@ PROGRAMS: dict[str, Program] = {
     "bash here document": shell("cat <<X | wc -c\n$(seq 100)\nX\nread a b <<<'one two'; echo $b; echo $(< tree/one)"),
     "bash redirections": shell("exec 5>out; echo five >&5; exec 5>&-; cat out; echo x 2>&1 >/dev/null; cat < <(echo sub)"),
     "bash killed": shell("kill -9 $$"),
-    "dash": Program(("/bin/sh", "-c", "echo $((6*7)); exit 9"), slow=False),
+    "dash": Program(("/bin/sh", "-c", "echo $((6*7)); exit 9")),
     "python version": Program(("/usr/bin/python3", "-S", "-c", "print(6 * 7)"), ("/usr/bin/python3",)),
     "python stdlib": Program(("/usr/bin/python3", "-c", PYTHON_STDLIB), ("/usr/bin/python3",)),
     "python threads": Program(
