@@ -336,6 +336,19 @@ class Vfs:
             case _:
                 raise LinuxError(E.EPERM)
 
+    def pinned_link(self, t: Task, path: bytes, *, follow: bool) -> Pin:
+        """As `pinned`, for calls that tell a link from what it leads to.
+
+        A walked link is named through its directory: a descriptor of the link itself would be followed by /proc.
+        """
+        if not follow:
+            place = self.walker.resolve(t, AT.FDCWD, path, follow=False)
+            if isinstance(place, HostPlace):
+                if place.dir_fd is None:
+                    return Pin(place.name, place, False)
+                return Pin(b"/proc/self/fd/%d/%s" % (place.dir_fd, place.name), place, False)
+        return self.pinned(t, path, follow=follow)
+
     def position(self, t: Task, path: bytes) -> HostDirectory | VirtualDirectory:
         """A directory to make current (chdir, chroot): ENOTDIR otherwise."""
         description = self.open(t, path, O.PATH | O.DIRECTORY)
@@ -372,11 +385,12 @@ class Vfs:
 class Pin:
     """A host path that stays good as long as the object lives."""
 
-    __slots__ = ("_holder", "path")
+    __slots__ = ("_holder", "follow", "path")
 
-    def __init__(self, path: bytes, holder: object) -> None:
+    def __init__(self, path: bytes, holder: object, follow: bool = True) -> None:
         self.path = path
         self._holder = holder
+        self.follow = follow
 
 
 def _statx_device(data: bytes) -> int:
