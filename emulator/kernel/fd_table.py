@@ -183,3 +183,5 @@ class FdTable:
         if self.users <= 0:
             for fd in sorted(self._slots):
                 self.close(fd)
+
+    release = leave

@@ -288,7 +288,8 @@ class Host:
         """poll(2) of many: (fd, revents) of those that are ready; None waits for ever, or for a signal."""
         poller = select.poll()
         for fd, events in interest:
-            poller.register(fd, events)
+            if fd >= 0:
+                poller.register(fd, events)
         return self.call(poller.poll, timeout_ms)
 
     def fcntl(self, fd: int, command: int, argument: int | bytes = 0) -> int | bytes:

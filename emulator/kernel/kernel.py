@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from emulator.arch.model import Arch
     from emulator.kernel.events import DebuggerPolicy, Event
     from emulator.kernel.host import Host
+    from emulator.kernel.paths import Walker
 
     # Owned by other helpers; typed as soon as they land.
     Cpu = Any
@@ -85,6 +86,11 @@ class Kernel:
         self.strace: Any = None  # a tracer with entry(task), leave(task, result): --strace
         self.futexes = Futexes()
         self.extensions: dict[str, Any] = {}  # one slot per subsystem that keeps machine-wide state (futexes, shm, ...)
+
+    @property
+    def walker(self) -> Walker:
+        """Resolves guest paths (kernel/paths.py)."""
+        return self.vfs.walker
 
     # -- the CPU -----------------------------------------------------------------------------------------------
 
