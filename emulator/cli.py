@@ -268,9 +268,9 @@ def _serve(machine: Machine, address: str, options: dict[str, Any], task: Any) -
     from functools import partial
 
     import trio
-    from gdbstub.server import Ending, parse_address, serve
 
     from emulator.debug.target import EmulatorTarget, LaunchingTarget
+    from gdbstub.server import Ending, parse_address, serve
 
     try:
         where = parse_address("-" if address == "stdio" else address.replace("localhost:", "127.0.0.1:"))

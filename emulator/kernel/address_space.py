@@ -181,8 +181,6 @@ class AddressSpace:
         if flags & Map.LOCKED:
             self._check_lock_limit(length)
             vm |= VmFlag.LOCKED
-        if file is not None and (offset & ((1 << 64) - 1)) + length >= 1 << 63:
-            raise LinuxError(E.EOVERFLOW)  # file_mmap_ok: past s_maxbytes
         shared, vm = self._check_kind(file, flags, vm)
         if flags & Map.NORESERVE:
             vm |= VmFlag.NORESERVE

@@ -42,7 +42,7 @@ def return_to_user(kernel: Kernel, task: Task) -> bool:
         if group.exiting:
             lifecycle.exit_task(kernel, task, group.exit_status)
             return False
-        if task.state is not TaskState.RUNNABLE or group.stopped or kernel.events:
+        if task.state is not TaskState.RUNNABLE or group.stopped or kernel.events or task.queued:
             return False
         if task.trace is not None and ptrace.before_user(kernel, task):
             return False
@@ -166,6 +166,7 @@ def _restart(task: Task, kernel: Kernel, action: SignalAction | None = None) -> 
         number = cpu.read(convention.saved)
         if number >= top >> 1:
             return
+        cpu.write(convention.saved, top - 1)
     why = arch.errno_names.get(top - cpu.read(convention.result))
     if why not in RESTARTS:
         return

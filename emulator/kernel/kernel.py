@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from emulator.abi.memory import PAGE_SIZE
 from emulator.abi.signals import (
     CLD_CONTINUED,
     CLD_DUMPED,
@@ -30,10 +31,12 @@ from emulator.kernel.futex import Futexes
 from emulator.kernel.scheduler import Scheduler
 from emulator.kernel.tasks import CallPhase, Task, TaskRegistry
 from emulator.kernel.thread_group import Session, ThreadGroup
+from emulator.kernel.user_memory import UserMemory
 from emulator.kernel.vfs import Vfs
 
 if TYPE_CHECKING:
     from emulator.arch.model import Arch
+    from emulator.kernel.address_space import AddressSpace
     from emulator.kernel.events import DebuggerPolicy, Event
     from emulator.kernel.host import Host
     from emulator.kernel.paths import Walker
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     Arena = Any
 
 log = logging.getLogger("emulator.kernel")
+
+TOTAL_MEMORY = 8 << 30  # what sysinfo says when there is no --memory
 
 
 @dataclass(slots=True)
@@ -169,6 +174,36 @@ class Kernel:
     def first_status(self) -> int:
         """The wait status of the first process; 0 while it lives."""
         return self.first_group.exit_status if self.first_group is not None else 0
+
+    def copy_context(self, task: Task, child: Task, *, stack: int, tls: int | None) -> None:
+        """Give a new task its creator's registers, with result 0, its own stack and thread pointer."""
+        cpu, arch = self.cpu, task.arch
+        mine = cpu.save()
+        cpu.set_syscall_result(0)
+        if stack:
+            cpu.write(arch.sp, stack)
+        if tls is not None:
+            cpu.write(arch.tls, tls)
+        child.context = cpu.save()
+        cpu.load(mine)
+
+    def user_memory(self, space: AddressSpace) -> UserMemory:
+        """Typed access to an address space."""
+        return UserMemory(space.table, space, self.arch.byteorder, self.arch.bits)
+
+    def thread_time(self, task: Task) -> int:
+        """CPU time of a thread, ns."""
+        self.charge(task)
+        return task.user_ns
+
+    def cpu_time(self, group: ThreadGroup) -> int:
+        """CPU time of a process, exited threads included, ns."""
+        return group.usage.user_ns + sum(map(self.thread_time, group.tasks.values()))
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """(total, used) guest memory."""
+        limit = self.config.memory_limit or TOTAL_MEMORY
+        return limit, min(self.arena.used_frames() * PAGE_SIZE, limit)
 
     # -- processes ---------------------------------------------------------------------------------------------
 

@@ -190,6 +190,18 @@ def attach(kernel: Kernel, tracer: Task, task: Task, *, seized: bool, options: i
     tracer.group.tracees[task.uid] = task
 
 
+def stop_new_child(kernel: Kernel, task: Task) -> None:
+    """An automatically attached child starts stopped: SIGSTOP, or PTRACE_EVENT_STOP if its parent was seized."""
+    trace = task.trace
+    if trace is None:
+        return
+    task.attention = True
+    if trace.seized:
+        trace.interrupt = True
+    else:
+        task.signals.pending.add(Siginfo(Signal.SIGSTOP, SI_USER))
+
+
 def detach(kernel: Kernel, task: Task, signo: int = 0) -> None:
     """Cut the tie; a stopped tracee goes on (with a signal, if the tracer gives one)."""
     trace = task.trace

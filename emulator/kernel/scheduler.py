@@ -112,6 +112,12 @@ class Scheduler:
                 task.state = TaskState.RUNNABLE
                 self.enqueue(task)
 
+    def yield_turn(self, task: Task) -> None:
+        """The task's turn ends; it runs again after everybody who waits for the CPU."""
+        if self.queue:
+            self.enqueue(task)
+            task.attention = True
+
     def remove(self, task: Task) -> None:
         """The task exits or stops."""
         self.untie(task)

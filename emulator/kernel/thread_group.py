@@ -119,6 +119,7 @@ class ThreadGroup:
         "pgid",
         "posix_timers",
         "reaped",
+        "registrations",
         "rlimits",
         "session",
         "sighand",
@@ -155,6 +156,7 @@ class ThreadGroup:
         self.stop_signal = 0
         self.stop_report: int | None = None  # unreported CLD_STOPPED / CLD_CONTINUED, as a wait status
         self.subreaper = False
+        self.registrations: set[str] = set()  # what membarrier(2) was told
         self.rlimits = default_rlimits()
         self.usage = Usage()  # of threads that have exited
         self.child_usage = Usage()

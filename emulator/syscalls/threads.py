@@ -1,0 +1,268 @@
+"""Threads and scheduling.
+
+Source: gettid(2), set_tid_address(2), set_robust_list(2), rseq(2), membarrier(2), sched(7), sched_setaffinity(2).
+One CPU: affinity is {0}, and every interleaving is the scheduler's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emulator.abi.errno import E
+from emulator.errors import LinuxError
+from emulator.kernel.credentials import CAP_SYS_NICE
+from emulator.kernel.tasks import Task
+from emulator.kernel.thread_group import RLIMIT_RTPRIO
+from emulator.syscalls.registry import Int, Ptr, Size, UInt, syscall
+
+SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE = 0, 1, 2, 3, 5, 6
+RESET_ON_FORK = 0x40000000
+REALTIME = (SCHED_FIFO, SCHED_RR)
+
+
+@syscall("gettid")
+def gettid(t: Task) -> int:
+    """gettid(2)."""
+    return t.uid.tid
+
+
+@syscall("set_tid_address")
+def set_tid_address(t: Task, address: Ptr) -> int:
+    """set_tid_address(2)."""
+    t.clear_child_tid = address
+    return t.uid.tid
+
+
+@syscall("set_robust_list")
+def set_robust_list(t: Task, head: Ptr, size: Size) -> int:
+    """set_robust_list(2)."""
+    if size != 3 * t.memory.pointer_size:
+        raise LinuxError(E.EINVAL)
+    t.robust_list = head
+    return 0
+
+
+@syscall("get_robust_list")
+def get_robust_list(t: Task, pid: Int, head: Ptr, size: Ptr) -> int:
+    """get_robust_list(2)."""
+    task = _task(t, pid)
+    t.memory.write_ptr(size, 3 * t.memory.pointer_size)
+    t.memory.write_ptr(head, task.robust_list)
+    return 0
+
+
+RSEQ_UNREGISTER = 1
+RSEQ_SIZE = 32
+
+
+@syscall("rseq")
+def rseq(t: Task, address: Ptr, size: UInt, flags: Int, signature: UInt) -> int:
+    """rseq(2): restartable sequences; with one CPU the ids are always 0."""
+    if flags & RSEQ_UNREGISTER:
+        if flags & ~RSEQ_UNREGISTER or not t.rseq or address != t.rseq or size != t.rseq_length:
+            raise LinuxError(E.EINVAL)
+        if signature != t.rseq_signature:
+            raise LinuxError(E.EPERM)
+        t.memory.write_struct(address, "II", 0, 0xFFFFFFFF)
+        t.rseq = t.rseq_length = t.rseq_signature = 0
+        return 0
+    if flags:
+        raise LinuxError(E.EINVAL)
+    if t.rseq:
+        if address != t.rseq or size != t.rseq_length:
+            raise LinuxError(E.EINVAL)
+        raise LinuxError(E.EPERM if signature != t.rseq_signature else E.EBUSY)
+    if address % 32 or size != RSEQ_SIZE:
+        raise LinuxError(E.EINVAL)
+    t.memory.write_struct(address, "II", 0, 0)
+    t.rseq, t.rseq_length, t.rseq_signature = address, size, signature
+    return 0
+
+
+MEMBARRIER_QUERY, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED = 0, 16
+_MEMBARRIER_COMMANDS = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40
+
+
+@syscall("membarrier")
+def membarrier(t: Task, command: Int, flags: UInt, cpu: Int) -> int:
+    """membarrier(2): one CPU is always in order."""
+    if command == MEMBARRIER_QUERY and not flags:
+        return _MEMBARRIER_COMMANDS
+    if flags or command <= 0 or command & (command - 1) or not command & _MEMBARRIER_COMMANDS:
+        raise LinuxError(E.EINVAL)
+    if command == 0x8 and "membarrier" not in t.group.registrations:
+        raise LinuxError(E.EPERM)
+    if command == MEMBARRIER_REGISTER_PRIVATE_EXPEDITED:
+        t.group.registrations.add("membarrier")
+    return 0
+
+
+@syscall("sched_yield")
+def sched_yield(t: Task) -> int:
+    """sched_yield(2): to the end of the run queue."""
+    t.kernel.scheduler.yield_turn(t)
+    return 0
+
+
+@syscall("getcpu")
+def getcpu(t: Task, cpu: Ptr, node: Ptr, cache: Ptr) -> int:
+    """getcpu(2)."""
+    for address in (cpu, node):
+        if address:
+            t.memory.write_u32(address, 0)
+    return 0
+
+
+def _task(t: Task, pid: int) -> Task:
+    """The live task a call names; 0 is the caller."""
+    if pid == 0:
+        return t
+    task = t.kernel.tasks.find(pid) if pid > 0 else None
+    if task is None or not task.alive:
+        raise LinuxError(E.ESRCH)
+    return task
+
+
+@syscall("sched_getaffinity")
+def sched_getaffinity(t: Task, pid: Int, size: UInt, mask: Ptr) -> int:
+    """sched_getaffinity(2): CPU 0."""
+    word = t.memory.pointer_size
+    if size % word or size < word:
+        raise LinuxError(E.EINVAL)
+    _task(t, pid)
+    t.memory.write(mask, (1).to_bytes(word, "little" if t.memory.byteorder == "little" else "big"))
+    return word
+
+
+@syscall("sched_setaffinity")
+def sched_setaffinity(t: Task, pid: Int, size: UInt, mask: Ptr) -> int:
+    """sched_setaffinity(2): the mask has to hold CPU 0."""
+    wanted = t.memory.read(mask, min(size, 128))
+    _task(t, pid)
+    if not wanted or not wanted[0] & 1:
+        raise LinuxError(E.EINVAL)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """sched_setscheduler's two numbers, checked."""
+
+    policy: int
+    priority: int
+
+    def check(self, t: Task) -> None:
+        """EINVAL for nonsense, EPERM for real time without the right."""
+        if self.policy not in (SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE):
+            raise LinuxError(E.EINVAL)
+        if self.policy in REALTIME:
+            if not 1 <= self.priority <= 99:
+                raise LinuxError(E.EINVAL)
+            if not t.credentials.capable(CAP_SYS_NICE) and self.priority > t.group.rlimits[RLIMIT_RTPRIO][0]:
+                raise LinuxError(E.EPERM)
+        elif self.priority:
+            raise LinuxError(E.EINVAL)
+
+
+@syscall("sched_setscheduler")
+def sched_setscheduler(t: Task, pid: Int, policy: Int, param: Ptr) -> int:
+    """sched_setscheduler(2): remembered, not acted on."""
+    if policy < 0 or not param or pid < 0:
+        raise LinuxError(E.EINVAL)
+    wanted = Parameters(policy & ~RESET_ON_FORK, t.memory.read_s32(param))
+    task = _task(t, pid)
+    wanted.check(t)
+    task.scheduling = (wanted.policy, wanted.priority)
+    return 0
+
+
+@syscall("sched_getscheduler")
+def sched_getscheduler(t: Task, pid: Int) -> int:
+    """sched_getscheduler(2)."""
+    if pid < 0:
+        raise LinuxError(E.EINVAL)
+    return _task(t, pid).scheduling[0]
+
+
+@syscall("sched_setparam")
+def sched_setparam(t: Task, pid: Int, param: Ptr) -> int:
+    """sched_setparam(2)."""
+    if not param or pid < 0:
+        raise LinuxError(E.EINVAL)
+    priority = t.memory.read_s32(param)
+    task = _task(t, pid)
+    wanted = Parameters(task.scheduling[0], priority)
+    wanted.check(t)
+    task.scheduling = (wanted.policy, wanted.priority)
+    return 0
+
+
+@syscall("sched_getparam")
+def sched_getparam(t: Task, pid: Int, param: Ptr) -> int:
+    """sched_getparam(2)."""
+    if not param or pid < 0:
+        raise LinuxError(E.EINVAL)
+    t.memory.write_u32(param, _task(t, pid).scheduling[1])
+    return 0
+
+
+@syscall("sched_setattr")
+def sched_setattr(t: Task, pid: Int, attr: Ptr, flags: UInt) -> int:
+    """sched_setattr(2)."""
+    if not attr or pid < 0 or flags:
+        raise LinuxError(E.EINVAL)
+    size = t.memory.read_u32(attr) or 48
+    if size < 48:
+        t.memory.write_u32(attr, 56)
+        raise LinuxError(E.E2BIG)
+    _, policy, _, nice, priority = t.memory.read_struct(attr, "IIQiI")
+    task = _task(t, pid)
+    wanted = Parameters(policy, priority)
+    wanted.check(t)
+    task.scheduling = (policy, priority)
+    if policy in (SCHED_OTHER, SCHED_BATCH):
+        task.nice = max(-20, min(19, nice))
+    return 0
+
+
+@syscall("sched_getattr")
+def sched_getattr(t: Task, pid: Int, attr: Ptr, size: UInt, flags: UInt) -> int:
+    """sched_getattr(2)."""
+    if not attr or pid < 0 or size < 48 or size > 4096 or flags:
+        raise LinuxError(E.EINVAL)
+    task = _task(t, pid)
+    policy, priority = task.scheduling
+    length = min(size, 56)
+    raw = t.memory.layout("IIQiIQQQII").pack(length, policy, 0, task.nice, priority, 0, 0, 0, 0, 1024)
+    t.memory.write(attr, raw[:length])
+    return 0
+
+
+@syscall("sched_get_priority_max")
+def sched_get_priority_max(t: Task, policy: Int) -> int:
+    """sched_get_priority_max(2)."""
+    if policy in REALTIME:
+        return 99
+    if policy in (SCHED_OTHER, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE):
+        return 0
+    raise LinuxError(E.EINVAL)
+
+
+@syscall("sched_get_priority_min")
+def sched_get_priority_min(t: Task, policy: Int) -> int:
+    """sched_get_priority_min(2)."""
+    if policy in REALTIME:
+        return 1
+    if policy in (SCHED_OTHER, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE):
+        return 0
+    raise LinuxError(E.EINVAL)
+
+
+@syscall("sched_rr_get_interval")
+def sched_rr_get_interval(t: Task, pid: Int, interval: Ptr) -> int:
+    """sched_rr_get_interval(2)."""
+    if pid < 0:
+        raise LinuxError(E.EINVAL)
+    task = _task(t, pid)
+    t.memory.write_timespec(interval, 100_000_000 if task.scheduling[0] == SCHED_RR else 4_000_000)
+    return 0
