@@ -112,7 +112,7 @@ static void selects(void)
     pipe(p);
     fd_set r, w, x;
     struct timeval zero = {0, 0}, wrong = {-1, 0}, tv = {0, 20000};
-#define SETS (FD_ZERO(&r), FD_ZERO(&w), FD_ZERO(&x))
+#define SETS do { FD_ZERO(&r); FD_ZERO(&w); FD_ZERO(&x); } while (0)
     SETS;
     FD_SET(p[0], &r), FD_SET(p[1], &w), FD_SET(event, &r), FD_SET(event, &w);
     CASE("select", select(event + 10, &r, &w, &x, &zero));
