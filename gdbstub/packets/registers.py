@@ -78,7 +78,7 @@ def save_registers(c: Context, suffix: bytes = b"") -> Reply:
     """LLDB: keep the registers of a thread; the reply is the name to restore them by."""
     thread = c.suffixed(b";" + suffix)[0]
     name = max(c.saved_registers, default=0) + 1
-    c.saved_registers[name] = (thread, c.target.read_registers(thread))
+    c.saved_registers[name] = (thread, tuple(c.target.read_registers(thread)))
     return b"%d" % name
 
 

@@ -76,32 +76,31 @@ _PARSERS: dict[bytes, Callable[[bytes, ThreadId], ResumeAction]] = {
 @packet("c [addr]")
 def continue_(c: Context, addr: bytes = b"") -> Reply:
     """Continue, at `addr` if given."""
-    return _legacy(c, ResumeKind.CONTINUE, b"", addr)
+    return _legacy(c, ResumeKind.CONTINUE, Signal.SIG0, addr)
 
 
 @packet("s [addr]")
 def step(c: Context, addr: bytes = b"") -> Reply:
     """Step, from `addr` if given."""
-    return _legacy(c, ResumeKind.STEP, b"", addr)
+    return _legacy(c, ResumeKind.STEP, Signal.SIG0, addr)
 
 
 @packet("C signal[;addr]")
-def continue_with_signal(c: Context, signal: bytes, addr: bytes = b"") -> Reply:
+def continue_with_signal(c: Context, signal: Signal, addr: bytes = b"") -> Reply:
     """Continue with a signal."""
     return _legacy(c, ResumeKind.CONTINUE, signal, addr)
 
 
 @packet("S signal[;addr]")
-def step_with_signal(c: Context, signal: bytes, addr: bytes = b"") -> Reply:
+def step_with_signal(c: Context, signal: Signal, addr: bytes = b"") -> Reply:
     """Step with a signal."""
     return _legacy(c, ResumeKind.STEP, signal, addr)
 
 
-def _legacy(c: Context, kind: ResumeKind, signal_text: bytes, addr: bytes) -> Reply:
+def _legacy(c: Context, kind: ResumeKind, signal: Signal, addr: bytes) -> Reply:
     """As gdbserver: the Hc thread alone; without one the current thread acts and all the others go on."""
     chosen = c.continuing
     thread = chosen if chosen.is_thread else c.resolve(SOME)
-    signal = parse_signal(signal_text) if signal_text else Signal.SIG0
     if addr:
         description = c.target.description(thread.pid)
         order = "big" if description.big_endian else "little"
