@@ -43,6 +43,7 @@ class Context:
     def __init__(self, target: Target) -> None:
         # Any: rows check the abilities their handlers use
         self.target: Any = target
+        self._abilities: dict[type, bool] = {}
         self.packet_size = PACKET_SIZE
         self.form = StopFormat()
         self.client_features: frozenset[str] = frozenset()
@@ -64,6 +65,13 @@ class Context:
         self.saved_registers: dict[int, tuple[ThreadId, Sequence[bytes | None]]] = {}
         self.xfer_key: object = None
         self.xfer_object = b""
+
+    def has(self, ability: type) -> bool:
+        """Whether the target has an ability; a structural check is slow, so it is made once."""
+        known = self._abilities.get(ability)
+        if known is None:
+            known = self._abilities[ability] = isinstance(self.target, ability)
+        return known
 
     # ------------------------------------------------------------------------------------------------ threads
 

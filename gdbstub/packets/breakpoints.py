@@ -40,7 +40,7 @@ def insert(c: Context, type: PointType, addr: int, kind: int, extra: bytes = b""
         actions = expressions(commands.partition(b",")[2]) if commands else ()
         c.target.insert_breakpoint(c.process, breakpoint_kind, addr, kind, checks, actions)
         return OK
-    if not isinstance(c.target, Watchpoints):
+    if not c.has(Watchpoints):
         raise Unsupported
     if not kind:
         raise Malformed("a watchpoint of no length")
@@ -54,7 +54,7 @@ def remove(c: Context, type: PointType, addr: int, kind: int) -> Reply:
     if (breakpoint_kind := _BREAK.get(type)) is not None:
         c.target.remove_breakpoint(c.process, breakpoint_kind, addr, kind)
         return OK
-    if not isinstance(c.target, Watchpoints):
+    if not c.has(Watchpoints):
         raise Unsupported
     c.target.remove_watchpoint(c.process, _WATCH[type], addr, kind)
     return OK

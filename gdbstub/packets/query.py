@@ -22,7 +22,7 @@ def supported(c: Context, features: bytes = b"") -> Reply:
         c.client_features = offered
         c.form = replace(c.form, **{field: name in offered for name, field in _SPELLING.items()})
         c.error_text = ErrorText.GDB if "error-message" in offered else c.error_text
-        if isinstance(c.target, ForkEvents):
+        if c.has(ForkEvents):
             form = c.form
             c.target.set_fork_events(fork=form.fork_events, vfork=form.vfork_events, exec_=form.exec_events)
     return f"PacketSize={c.packet_size:x};{';'.join(c.advertised)}".encode()

@@ -167,7 +167,7 @@ async def test_clients_one_after_the_other_and_one_waiting() -> None:
             await second.send_all(frame(b"vKill;2a"))
 
     # without Launch the server ends with the last process
-    server.target.__class__ = type("NoLaunch", (FakeTarget,), {"launch": property()})
+    server.target.__class__ = type("NoLaunch", (FakeTarget,), {"launch": None})
     await beside(server, client)
     assert server.ending is Ending.FINISHED
 
