@@ -315,8 +315,17 @@ class Vfs:
             raise LinuxError(E.ENOENT)
         raise LinuxError(E.EEXIST)
 
-    def pinned(self, t: Task, path: bytes, dirfd: int = AT.FDCWD, *, follow: bool = True, empty: bool = False) -> Pin:
-        """An existing file in a form that host calls without a dirfd take; EPERM for the emulator's own."""
+    def pinned(
+        self,
+        t: Task,
+        path: bytes,
+        dirfd: int = AT.FDCWD,
+        *,
+        follow: bool = True,
+        empty: bool = False,
+        refusal: E = E.EPERM,
+    ) -> Pin:
+        """An existing file in a form that host calls without a dirfd take; `refusal` for the emulator's own."""
         place = self.walker.resolve(t, dirfd, path, follow=follow, empty=empty)
         match place:
             case HostPlace(dir_fd=None):
@@ -329,12 +338,12 @@ class Vfs:
             case OpenPlace(description=description):
                 number = description.host_fd()
                 if number is None:
-                    raise LinuxError(E.EPERM)
+                    raise LinuxError(refusal)
                 return Pin(b"/proc/self/fd/%d" % number, description)
             case VirtualPlace(node=None):
                 raise LinuxError(E.ENOENT)
             case _:
-                raise LinuxError(E.EPERM)
+                raise LinuxError(refusal)
 
     def pinned_link(self, t: Task, path: bytes, *, follow: bool) -> Pin:
         """As `pinned`, for calls that tell a link from what it leads to.
@@ -347,7 +356,7 @@ class Vfs:
                 if place.dir_fd is None:
                     return Pin(place.name, place, False)
                 return Pin(b"/proc/self/fd/%d/%s" % (place.dir_fd, place.name), place, False)
-        return self.pinned(t, path, follow=follow)
+        return self.pinned(t, path, follow=follow, refusal=E.EOPNOTSUPP)
 
     def position(self, t: Task, path: bytes) -> HostDirectory | VirtualDirectory:
         """A directory to make current (chdir, chroot): ENOTDIR otherwise."""
