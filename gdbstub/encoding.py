@@ -6,27 +6,26 @@ encoded: over a socket it costs more than it saves; but `*` is escaped, because 
 
 from __future__ import annotations
 
-import re
 from binascii import Error as HexError
 from binascii import hexlify, unhexlify
 from zlib import adler32
 
 from gdbstub.errors import Malformed
 
-_CHUNK = 256  # adler32's low half is 1 + sum(bytes) modulo 65521: exact for as many bytes
+# adler32's low half is 1 + sum(bytes) modulo 65521: exact for as many bytes, and twice as many in ASCII
+_CHUNK, _ASCII_CHUNK = 256, 512
 _ADDRESS_LIMIT = 1 << 64
-_ANY_ESCAPE = re.compile(rb"\}(.)", re.DOTALL)
+_FLIPPED = tuple(bytes((byte ^ 0x20,)) for byte in range(256))
 
 
 def checksum(data: bytes) -> int:
     """Sum of the bytes modulo 256."""
-    if len(data) <= 2 * _CHUNK:
+    length = len(data)
+    if length <= 2 * _CHUNK:
         return sum(data) & 0xFF
-    view = memoryview(data)
-    total = 0
-    for start in range(0, len(data), _CHUNK):
-        total += adler32(view[start : start + _CHUNK]) - 1
-    return total & 0xFF
+    size = _ASCII_CHUNK if data.isascii() else _CHUNK
+    chunks = [data[start : start + size] for start in range(0, length, size)]
+    return sum(map(adler32, chunks)) - len(chunks) & 0xFF
 
 
 def frame(payload: bytes) -> bytes:
@@ -46,15 +45,25 @@ def escape(data: bytes) -> bytes:
 
 def unescape(data: bytes) -> bytes:
     """Undo `escape`, whichever bytes the peer chose to escape; raises Malformed for a lone `}` at the end."""
-    escapes = data.count(b"}")
-    if not escapes:
+    if b"}" not in data:
         return data
-    plain = data.replace(b"}\x03", b"#").replace(b"}\x04", b"$").replace(b"}\x0a", b"*").replace(b"}]", b"}")
-    if len(data) - len(plain) == escapes and b"}}" not in data:
-        return plain
-    if len(data) - len(data.rstrip(b"}")) & 1:
+    head, *parts = data.split(b"}")
+    out = [head]
+    skip = False
+    for part in parts:
+        if skip:  # an escaped `}`: this one begins behind it
+            out.append(part)
+            skip = False
+        elif part:
+            out.append(_FLIPPED[part[0]])
+            out.append(part[1:])
+        else:
+            out.append(b"]")
+            skip = True
+    # the last part is empty if the data ends with `}`, which then is no escape but lacks its byte
+    if skip:
         raise Malformed("an escape at the end")
-    return _ANY_ESCAPE.sub(lambda match: bytes((match[1][0] ^ 0x20,)), data)
+    return b"".join(out)
 
 
 to_hex = hexlify
