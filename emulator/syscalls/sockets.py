@@ -238,6 +238,7 @@ def recvfrom(t: Task, fd: Fd, buffer: Ptr, size: Size, flags: UInt, address: Ptr
 
 def _drop_sender(description: SocketDescription, flags: int) -> None:
     """A datagram came without its credentials: its sender is not the next one's."""
+    description.network.sweep()
     if description.sender_pids and not description.is_stream and not flags & Msg.PEEK:
         description.sender_pids.popleft()
 

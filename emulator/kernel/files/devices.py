@@ -30,6 +30,7 @@ class MemoryDevice(Description):
 
     kind = "device"
     seekable = True
+    pollable = False
 
     def __init__(self, host: Host, flags: int, minor: int, path: bytes = b"") -> None:
         super().__init__(host, flags, path or NAMES[minor])

@@ -80,6 +80,10 @@ class EpollDescription(Description):
         """As Linux names it."""
         return b"anon_inode:[eventpoll]"
 
+    def seek(self, offset: int, whence: int) -> int:
+        """noop_llseek(): the position never moves."""
+        return 0
+
     def close(self) -> None:
         """Drop every registration."""
         for interest in list(self._interests.values()):
@@ -242,19 +246,20 @@ class EpollDescription(Description):
     def collect(self, limit: int) -> list[tuple[int, int]]:
         """Up to `limit` (events, data), consuming edges and oneshots; neither kind of source starves the other."""
         if not self._ready:
-            return self._collect_host(limit) if self._by_host_fd else []
+            return self._collect_host(limit, set()) if self._by_host_fd else []
+        seen: set[Interest] = set()
         if not self._by_host_fd:
-            return self._collect_ready(limit)
+            return self._collect_ready(limit, seen)
         self._host_first = not self._host_first
         first, second = self._collect_ready, self._collect_host
         if self._host_first:
             first, second = second, first
-        found = first(limit)
+        found = first(limit, seen)
         if len(found) < limit:
-            found += second(limit - len(found))
+            found += second(limit - len(found), seen)
         return found
 
-    def _collect_host(self, limit: int) -> list[tuple[int, int]]:
+    def _collect_host(self, limit: int, seen: set[Interest]) -> list[tuple[int, int]]:
         host_set = self._host_set
         if host_set is None:
             return []
@@ -264,25 +269,28 @@ class EpollDescription(Description):
             interest = by_host_fd.get(fd)
             if interest is None:
                 continue
-            if interest.notify is not None:  # a nested set: it may be in the ready list too
-                self._ready.pop(interest, None)
-                if not interest.description.poll(events):
+            if interest.notify is not None:  # a nested set: the ready list may have it too
+                if interest in seen or not interest.description.poll(events):
                     continue
+                seen.add(interest)
             found.append((events, interest.data))
             if interest.events & EPOLLONESHOT:
                 interest.events &= EPOLL_FLAGS
         return found
 
-    def _collect_ready(self, limit: int) -> list[tuple[int, int]]:
+    def _collect_ready(self, limit: int, seen: set[Interest]) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []
         for interest in list(self._ready):
             if len(found) >= limit:
                 break
+            if interest in seen:
+                continue
             del self._ready[interest]
             mask = interest.mask
             events = interest.description.poll(mask) & mask if mask else 0
             if not events:
                 continue
+            seen.add(interest)
             found.append((events, interest.data))
             if interest.events & EPOLLONESHOT:
                 interest.events &= EPOLL_FLAGS

@@ -26,6 +26,10 @@ class EventfdDescription(Description):
         self.count = initial
         self.semaphore = semaphore
 
+    def seek(self, offset: int, whence: int) -> int:
+        """noop_llseek(): the position never moves."""
+        return 0
+
     def readlink_text(self) -> bytes:
         """As Linux names it."""
         return b"anon_inode:[eventfd]"

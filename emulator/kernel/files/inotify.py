@@ -27,6 +27,10 @@ class InotifyDescription(Description):
         self.sockets = sockets
         self.fd = sockets.inotify()
 
+    def seek(self, offset: int, whence: int) -> int:
+        """noop_llseek(): the position never moves."""
+        return 0
+
     def readlink_text(self) -> bytes:
         """As Linux names it."""
         return b"anon_inode:inotify"

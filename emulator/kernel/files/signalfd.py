@@ -40,6 +40,10 @@ class SignalfdDescription(Description):
         """Stop listening."""
         self._owner.group.sighand.arrived.unsubscribe(self._notify)
 
+    def seek(self, offset: int, whence: int) -> int:
+        """noop_llseek(): the position never moves."""
+        return 0
+
     def readlink_text(self) -> bytes:
         """As Linux names it."""
         return b"anon_inode:[signalfd]"

@@ -328,7 +328,9 @@ class SocketDescription(Description):
         if flags & Msg.WAITALL and self.is_stream:
             return self.receive_message(t, iovec, flags, 0, False)[0]
         try:
-            return self.network.host.recv(self.fd, iovec.host(0, STREAM_CHUNK if self.is_stream else None), flags)
+            count = self.network.host.recv(self.fd, iovec.host(0, STREAM_CHUNK if self.is_stream else None), flags)
+            self.network.sweep()  # descriptors in the message are gone: nobody asked for them
+            return count
         except LinuxError as error:
             if error.errno is not E.EAGAIN or not self.blocks(flags):
                 raise

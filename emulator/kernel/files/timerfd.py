@@ -35,6 +35,10 @@ class TimerfdDescription(Description):
         self._cancel_on_set = False
         self._offset_ns = clock.realtime_offset_ns
 
+    def seek(self, offset: int, whence: int) -> int:
+        """noop_llseek(): the position never moves."""
+        return 0
+
     def readlink_text(self) -> bytes:
         """As Linux names it."""
         return b"anon_inode:[timerfd]"
