@@ -23,6 +23,8 @@ RWF_APPEND = 0x10
 
 def user_buffers(t: Task, address: int, count: int, access: Access) -> list[memoryview]:
     """Views of guest memory; if it turns bad after the first byte, of its good beginning.  EFAULT otherwise."""
+    if not count and address > t.arch.layout.task_size:  # access_ok looks at the address even so
+        raise LinuxError(E.EFAULT)
     try:
         return t.memory.buffers(address, count, access)
     except LinuxError:
@@ -93,21 +95,44 @@ def read(t: Task, fd: Fd, buf: Ptr, count: Size) -> int:
 def write(t: Task, fd: Fd, buf: Ptr, count: Size) -> int:
     """write(2)."""
     description = for_writing(t, fd)
-    return description.write(t, user_buffers(t, buf, min(count, MAX_RW_COUNT), Access.READ))
+    size = count if count < MAX_RW_COUNT else MAX_RW_COUNT
+    if description.discards:
+        if buf + count > t.arch.layout.task_size:
+            raise LinuxError(E.EFAULT)
+        return size
+    buffers = user_buffers(t, buf, size, Access.READ)
+    if description.whole_pages and size > 0:
+        buffers = _whole_pages(buffers, size)
+    return description.write(t, buffers)
+
+
+def _whole_pages(buffers: list[memoryview], size: int) -> list[memoryview]:
+    """Of data that turned bad half way, the pages that are good (pipe_write)."""
+    good = sum(map(len, buffers))
+    if good == size:
+        return buffers
+    if good < PAGE_SIZE:
+        raise LinuxError(E.EFAULT)
+    return [memoryview(b"".join(buffers))[: good // PAGE_SIZE * PAGE_SIZE]]
 
 
 @syscall("readv")
 def readv(t: Task, fd: Fd, iov: Ptr, iovcnt: Int) -> int:
     """readv(2)."""
     description = for_reading(t, fd)
-    return description.read(t, vector_buffers(t, iov, iovcnt, Access.WRITE))
+    buffers = vector_buffers(t, iov, iovcnt, Access.WRITE)
+    return description.read(t, buffers) if buffers else 0
 
 
 @syscall("writev")
 def writev(t: Task, fd: Fd, iov: Ptr, iovcnt: Int) -> int:
     """writev(2)."""
     description = for_writing(t, fd)
-    return description.write(t, vector_buffers(t, iov, iovcnt, Access.READ))
+    buffers = vector_buffers(t, iov, iovcnt, Access.READ)
+    if description.whole_pages and buffers:
+        size = sum(length for _, length in t.memory.read_iovec(iov, iovcnt))
+        buffers = _whole_pages(buffers, min(size, MAX_RW_COUNT))
+    return description.write(t, buffers) if buffers else 0
 
 
 @syscall("pread64")

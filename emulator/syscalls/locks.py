@@ -16,7 +16,7 @@ from emulator.kernel.waits import Block, Wait
 from emulator.syscalls.registry import Fd, UInt, syscall
 
 _FLOCK64 = "hh4xqqi4x"
-LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN = 1, 2, 4, 8
+LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN, LOCK_MAND = 1, 2, 4, 8, 32
 
 
 def _range(file: RegularFile, whence: int, start: int, length: int) -> tuple[int, int]:
@@ -50,10 +50,14 @@ def fcntl_lock(t: Task, description: Description, command: int, address: int) ->
     kind, whence, start, length, pid = t.memory.read_struct(address, _FLOCK64)
     open_file = command >= F.OFD_GETLK
     asking = command in (F.GETLK, 12, F.OFD_GETLK)
-    if not isinstance(description, RegularFile):
-        raise LinuxError(E.EBADF if kind in (F.RDLCK, F.WRLCK, F.UNLCK) else E.EINVAL)
     if asking and kind not in (F.RDLCK, F.WRLCK):
         raise LinuxError(E.EINVAL)
+    if not isinstance(description, RegularFile):  # directories, pipes: a lock that nobody contests
+        if asking:
+            _answer(t, address, None)
+        else:
+            _check_direction(description, kind)
+        return 0
     first, last = _range(description, whence, start, length)
     if open_file and pid:
         raise LinuxError(E.EINVAL)
@@ -62,15 +66,7 @@ def fcntl_lock(t: Task, description: Description, command: int, address: int) ->
     if asking:
         _answer(t, address, locks.test(description, owner, kind, first, last))
         return 0
-    match kind:
-        case F.RDLCK if not description.readable:
-            raise LinuxError(E.EBADF)
-        case F.WRLCK if not description.writable:
-            raise LinuxError(E.EBADF)
-        case F.RDLCK | F.WRLCK | F.UNLCK:
-            pass
-        case _:
-            raise LinuxError(E.EINVAL)
+    _check_direction(description, kind)
     try:
         locks.set(description, owner, -1 if open_file else t.pid, kind, first, last)
     except LinuxError as error:
@@ -91,6 +87,18 @@ def fcntl_lock(t: Task, description: Description, command: int, address: int) ->
     return 0
 
 
+def _check_direction(description: Description, kind: int) -> None:
+    match kind:
+        case F.RDLCK if not description.readable:
+            raise LinuxError(E.EBADF)
+        case F.WRLCK if not description.writable:
+            raise LinuxError(E.EBADF)
+        case F.RDLCK | F.WRLCK | F.UNLCK:
+            pass
+        case _:
+            raise LinuxError(E.EINVAL)
+
+
 def _answer(t: Task, address: int, lock: Lock | None) -> None:
     if lock is None:
         t.memory.write_struct(address, "h", F.UNLCK)
@@ -102,6 +110,8 @@ def _answer(t: Task, address: int, lock: Lock | None) -> None:
 @syscall("flock")
 def flock(t: Task, fd: Fd, operation: UInt) -> None:
     """flock(2): the host's lock, because one guest description is one host description."""
+    if operation & LOCK_MAND:
+        return  # support was removed in Linux 5.16: accepted, without effect
     if operation & ~LOCK_NB not in (LOCK_SH, LOCK_EX, LOCK_UN):
         raise LinuxError(E.EINVAL)
     description = t.fds.get(fd)

@@ -120,10 +120,11 @@ def linkat(t: Task, olddirfd: Fd, oldpath: Ptr, newdirfd: Fd, newpath: Ptr, flag
     if flags & ~(AT.SYMLINK_FOLLOW | AT.EMPTY_PATH):
         raise LinuxError(E.EINVAL)
     vfs, host = t.kernel.vfs, t.kernel.host
-    old_path, new_path = path_at(t, oldpath), path_at(t, newpath)
+    old_path = path_at(t, oldpath)
     follow = bool(flags & AT.SYMLINK_FOLLOW)
     old = vfs.walker.resolve(t, olddirfd, old_path, follow=follow, empty=bool(flags & AT.EMPTY_PATH))
-    new = vfs.new_name(t, new_path, newdirfd)
+    vfs.stat_place(t, old, old_path, olddirfd)  # what is linked is looked up before the new name is even read
+    new = vfs.new_name(t, path_at(t, newpath), newdirfd)
     match old:
         case HostPlace():
             host.link(old.name, new.name, old.dir_fd, new.dir_fd, AT.SYMLINK_FOLLOW if old.follow else 0)

@@ -55,7 +55,7 @@ def fgetxattr(t: Task, fd: Fd, name: Ptr, value: Ptr, size: Size) -> int:
     """fgetxattr(2)."""
     description = t.fds.get(fd)
     key = _name(t, name)
-    number = description.need_host_fd(E.EOPNOTSUPP)
+    number = description.need_host_fd(E.ENODATA)
     return _copy_out(t, value, size, t.kernel.host.getxattr(number, key))
 
 

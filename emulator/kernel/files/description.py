@@ -114,6 +114,8 @@ class Description:
 
     kind = "anon_inode"  # for messages and /proc/PID/fd
     seekable = False
+    discards = False  # write(2) does not look at its data
+    whole_pages = False  # write(2) takes nothing of a page that turns bad half way (pipes)
     pollable = True  # False: epoll_ctl(2) refuses it with EPERM (regular files, directories)
 
     def __init__(self, host: Host, flags: int, path: bytes = b"") -> None:

@@ -30,7 +30,7 @@ class MemoryDevice(Description):
 
     kind = "device"
     seekable = True
-    pollable = False
+    pollable = False  # the driver has no poll operation
 
     def __init__(self, host: Host, flags: int, minor: int, path: bytes = b"") -> None:
         super().__init__(host, flags, path or NAMES[minor])
@@ -89,7 +89,23 @@ class MemoryDevice(Description):
         raise LinuxError(E.EINVAL)
 
     def reopen(self, t: Task, flags: int) -> Description:
-        return MemoryDevice(self.host, flags, self.minor, self.path)
+        return type(self)(self.host, flags, self.minor, self.path)
+
+
+class NullDevice(MemoryDevice):
+    """/dev/null: what is written is not even looked at."""
+
+    __slots__ = ()
+
+    discards = True
+
+
+class RandomDevice(MemoryDevice):
+    """/dev/random and /dev/urandom."""
+
+    __slots__ = ()
+
+    pollable = True
 
 
 def device_stat(minor: int) -> VirtualStat:
@@ -100,5 +116,7 @@ def device_stat(minor: int) -> VirtualStat:
 def open_device(host: Host, device: int, flags: int, path: bytes = b"") -> MemoryDevice | None:
     """Our own version of a device, by its number; None for the ones that the host serves."""
     if device >> 8 == 1 and device & 0xFF in NAMES:
-        return MemoryDevice(host, flags, device & 0xFF, path)
+        minor = device & 0xFF
+        kind = NullDevice if minor == 3 else RandomDevice if minor in (8, 9) else MemoryDevice
+        return kind(host, flags, minor, path)
     return None

@@ -11,9 +11,11 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from emulator.abi.errno import E
 from emulator.abi.fcntl import O
+from emulator.errors import LinuxError
 from emulator.kernel.files.description import Description, VirtualStat
-from emulator.kernel.files.devices import NAMES, MemoryDevice, device_stat
+from emulator.kernel.files.devices import NAMES, device_stat, open_device
 from emulator.kernel.files.procfs import ProcRoot
 from emulator.kernel.files.virtual import DT_CHR, DT_LNK, Node, VirtualDirectory, VirtualLink
 
@@ -37,7 +39,10 @@ class DeviceNode(Node):
         return device_stat(self.minor)
 
     def open(self, t: Task, flags: int) -> Description:
-        return MemoryDevice(t.kernel.host, flags, self.minor)
+        device = open_device(t.kernel.host, 0x100 | self.minor, flags & ~(O.CREAT | O.TRUNC | O.NOCTTY))
+        if device is None:
+            raise LinuxError(E.ENXIO)
+        return device
 
 
 class TtyNode(Node):

@@ -110,6 +110,7 @@ class PipeEnd(Description):
     __slots__ = ("pipe",)
 
     kind = "pipe"
+    whole_pages = True
 
     def __init__(self, host: Host, flags: int, pipe: Pipe) -> None:
         super().__init__(host, flags)
