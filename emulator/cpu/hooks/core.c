@@ -187,6 +187,67 @@ static enum Answer special(Core *c)
     return A_NONE;
 }
 
+/* The TLB hook is told the page only.  Execute the instruction once more with a scratch frame in place of that page:
+ * the access hook then sees the address.  Everything but memory that was already written is put back. */
+static void locate_fault(Core *c)
+{
+    uint64_t page = c->fault_address, pc = core_reg(c, c->live, c->reg_pc), clock = c->clock;
+    if (c->fault_access == P_EXEC) {
+        c->fault_address = (pc & ~PAGE_MASK) == page ? pc : page;
+        return;
+    }
+    enum Why why = c->why;
+    int access = c->fault_access;
+    enum Touch fault_why = c->fault_why;
+    c->u.context_save(c->live->uc, c->kept);
+    enter(c, &c->stepper);
+    flush_tlb(c, &c->stepper);
+    c->probing = true;
+    c->probe_page = c->probe_address = NOWHERE;
+    step_over(c);
+    c->probing = false;
+    c->u.context_restore(c->stepper.uc, c->kept);
+    flush_tlb(c, &c->stepper);
+    c->fault_address = c->probe_page == page && c->probe_address != NOWHERE ? c->probe_address : page;
+    c->clock = clock;
+    c->why = why;
+    c->fault_access = access;
+    c->fault_why = fault_why;
+}
+
+/* The instruction at pc touches a watched page.  The stepper runs it, and, if that happens often, the next ones too,
+ * with the page open and every access compared with the watched ranges. */
+static enum Answer watch(Core *c, uint64_t until)
+{
+    if (c->reports_before) {
+        c->burst = 1;
+        c->u.context_save(c->live->uc, c->kept);
+    } else {
+        c->burst = c->clock - c->burst_end < 256 ? (c->burst < 4096 ? c->burst * 2 : c->burst) : 1;
+    }
+    uint64_t n = c->burst < until - c->clock ? c->burst : until - c->clock, clock = c->clock;
+    c->hit = false;
+    c->n_opened = c->n_undo = 0;
+    c->crossing = 0;
+    c->watching = true;
+    c->skip_pc = core_reg(c, c->live, c->reg_pc);
+    run_stepper(c, n ? n : 1);
+    c->skip_pc = NOWHERE;
+    c->watching = false;
+    c->burst_end = c->clock;
+    if (c->n_opened)
+        flush_tlb(c, &c->stepper);
+    if (!c->hit)
+        return A_NONE;
+    if (c->reports_before) {
+        for (size_t i = c->n_undo; i--;)
+            memcpy(c->undo[i].host, c->undo[i].old, c->undo[i].size);
+        c->u.context_restore(c->live->uc, c->kept);
+        c->clock = clock;
+    }
+    return A_WATCH;
+}
+
 static enum Answer answer_fault(Core *c)
 {
     uint64_t pte;
@@ -195,12 +256,18 @@ static enum Answer answer_fault(Core *c)
         if (c->fault_why == T_OK)
             return A_NONE;
     }
+    locate_fault(c);
     return c->fault_why == T_BUS ? A_BUS : A_FAULT;
 }
 
 /* What the last engine run means; A_NONE: go on. */
-static enum Answer answer(Core *c)
+static enum Answer answer(Core *c, uint64_t until)
 {
+    if (c->why == W_FAULT && c->fault_why == T_OK) {
+        enum Answer got = watch(c, until);
+        if (got != A_NONE || c->why == W_DONE || (c->why == W_FAULT && c->fault_why == T_OK))
+            return got;
+    }
     switch (c->why) {
     case W_SYSCALL:
         return A_SYSCALL;
@@ -224,12 +291,13 @@ static enum Answer answer(Core *c)
 static enum Answer run_until(Core *c, uint64_t until)
 {
     for (;;) {
-        enum Answer got;
         if (UNLIKELY(c->stop))
             return A_STOP;
         if (c->clock >= until)
             return A_BUDGET;
         run_runner(c, until);
+        c->range_start = 0;
+        c->range_end = UINT64_MAX;
         if (c->why == W_BLOCK) {
             if (c->want_flush) {
                 c->want_flush = false;
@@ -239,13 +307,9 @@ static enum Answer run_until(Core *c, uint64_t until)
                 continue;
             }
             uint64_t n = c->pending.count & ~S_STOP;
-            if (n > until - c->clock)
-                n = until - c->clock;
-            c->range_start = 0;
-            c->range_end = UINT64_MAX;
-            run_stepper(c, n);
+            run_stepper(c, n < until - c->clock ? n : until - c->clock);
         }
-        got = answer(c);
+        enum Answer got = answer(c, until);
         if (got != A_NONE)
             return got;
     }
@@ -254,7 +318,6 @@ static enum Answer run_until(Core *c, uint64_t until)
 static enum Answer step_until(Core *c, uint64_t until, uint64_t start, uint64_t end)
 {
     for (bool first = true;; first = false) {
-        enum Answer got;
         if (UNLIKELY(c->stop))
             return A_STOP;
         if (c->clock >= until)
@@ -264,7 +327,7 @@ static enum Answer step_until(Core *c, uint64_t until, uint64_t start, uint64_t 
         c->range_start = start;
         c->range_end = end;
         run_stepper(c, until - c->clock);
-        got = answer(c);
+        enum Answer got = answer(c, until);
         if (got != A_NONE)
             return got;
     }
@@ -343,7 +406,7 @@ static PyObject *make_answer(Core *c, enum Answer got)
     case A_POINT:
         return make(c->BreakpointHit, "(K)", (unsigned long long)pc);
     case A_WATCH:
-        return make(c->WatchHit, "(Ki)", (unsigned long long)c->hit_address, c->hit_kind);
+        return make(c->WatchHit, "(Ki)", (unsigned long long)c->hit_address, (int)c->hit_kind);
     default:
         PyErr_SetString(PyExc_SystemError, "no answer");
         return NULL;
@@ -605,6 +668,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         {"arg0", &c->reg_args[0]}, {"arg1", &c->reg_args[1]}, {"arg2", &c->reg_args[2]}, {"arg3", &c->reg_args[3]},
         {"arg4", &c->reg_args[4]}, {"arg5", &c->reg_args[5]}, {"syscall_interrupt", &c->syscall_interrupt},
         {"insn_syscall", &c->insn_syscall}, {"insn_sysenter", &c->insn_sysenter}, {"isa", (int *)&c->isa},
+        {"reports_before", &c->reports_before},
     };
     struct { const char *name; PyObject **to; } objects[] = {
         {"Syscall", &c->Syscall}, {"PageFault", &c->PageFault}, {"BusError", &c->BusError}, {"Interrupt", &c->Interrupt},
@@ -643,8 +707,11 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     c->stepper.ran = F_RAN_STEPPER;
     c->runner.crowd = 512;
     c->live = &c->runner;
-    if (c->u.context_alloc(c->runner.uc, &c->context))
+    if (c->u.context_alloc(c->runner.uc, &c->context) || c->u.context_alloc(c->runner.uc, &c->kept))
         goto fail;
+    if (arena->next >= arena->capacity)
+        goto fail;
+    c->scratch = arena->next++;
     c->context_size = c->u.context_size(c->runner.uc);
     if (*(size_t *)c->context + CONTEXT_HEADER != c->context_size) {
         PyErr_SetString(PyExc_RuntimeError, "this Unicorn lays its context out differently");
@@ -670,6 +737,8 @@ static void core_dealloc(Core *c)
 {
     if (c->context)
         c->u.context_free(c->context);
+    if (c->kept)
+        c->u.context_free(c->kept);
     PyMem_RawFree(c->slots);
     PyMem_RawFree(c->runner.writable_code);
     PyMem_RawFree(c->stepper.writable_code);

@@ -65,6 +65,8 @@ static __attribute__((noinline)) void fill_slot(Core *c, Slot *s, uint64_t addr,
     s->addr = addr;
     s->key = c->key | size;
     s->count = scan_block(c, addr, size, s);
+    if (s->count == 1 && c->isa == ISA_X86_64 && table_entry(c->table, addr) & P_WRITE)
+        s->flags |= B_RESUMED;
     if (s->flags)
         s->count |= S_STOP;
 }
@@ -85,10 +87,30 @@ uint64_t core_count(Core *c, uint64_t from, uint64_t to)
 
 /* ---- callbacks ---------------------------------------------------------------------------------------------------- */
 
+static bool loops_on_itself(Core *c, uint64_t addr) /* rep, loop, jrcxz, jmp . */
+{
+    uint8_t code[2] = {0};
+    code_bytes(c, addr, code, 2);
+    return code[0] == 0xf2 || code[0] == 0xf3 || (code[0] & 0xfc) == 0xe0 || (code[0] == 0xeb && code[1] == 0xfe);
+}
+
+/* A store into the block that makes it leaves that block and runs again as a block of one instruction (the engine's
+ * precise handling of self-modifying code).  The clock had counted the whole. */
+static void resumed(Core *c, const Slot *s)
+{
+    const Slot *l = c->last;
+    uint64_t end = l ? l->addr + (uint32_t)l->key : 0;
+    if (l && s->addr >= l->addr && s->addr < end && s != l && !loops_on_itself(c, s->addr))
+        c->clock -= core_count(c, s->addr, end);
+}
+
 static __attribute__((noinline)) void block_slow(Core *c, Slot *s)
 {
     uint64_t n = s->count & ~S_STOP;
-    if (s->flags == B_POINT_FIRST && s->addr == c->skip_pc && c->clock + n <= c->limit) {
+    if (s->flags & B_RESUMED)
+        resumed(c, s);
+    uint32_t flags = s->flags & ~B_RESUMED;
+    if ((!flags || (flags == B_POINT_FIRST && s->addr == c->skip_pc)) && c->clock + n <= c->limit) {
         c->skip_pc = NOWHERE;
         c->clock += n;
         c->last = s;
@@ -99,11 +121,21 @@ static __attribute__((noinline)) void block_slow(Core *c, Slot *s)
     c->u.emu_stop(c->runner.uc);
 }
 
+static inline void keep_last(Core *c, const Slot *s) /* `s` is about to be overwritten */
+{
+    if (s == c->last) {
+        c->kept_last = *s;
+        c->last = &c->kept_last;
+    }
+}
+
 static void on_block(void *uc, uint64_t addr, uint32_t size, Core *c)
 {
     Slot *s = slot_at(c, addr);
-    if (UNLIKELY(s->addr != addr || s->key != (c->key | size)))
+    if (UNLIKELY(s->addr != addr || s->key != (c->key | size))) {
+        keep_last(c, s);
         fill_slot(c, s, addr, size);
+    }
     uint64_t after = c->clock + s->count;
     if (UNLIKELY(after > c->limit)) {
         block_slow(c, s);
@@ -116,12 +148,17 @@ static void on_block(void *uc, uint64_t addr, uint32_t size, Core *c)
 static void on_edge(void *uc, const uint64_t *now, const uint64_t *before, Core *c)
 {
     Slot *s = slot_at(c, now[0]); /* a new translation: what the clock knew of this place may be old */
-    if (s->addr == now[0])
+    if (s->addr == now[0]) {
+        keep_last(c, s);
         s->addr = NOWHERE;
+    }
 }
 
 static void on_code(void *uc, uint64_t addr, uint32_t size, Core *c)
 {
+    Slot *s = core_slot(c, addr, size ? size : 1);
+    if (UNLIKELY(s->flags & B_RESUMED && addr == c->last_pc && !loops_on_itself(c, addr)))
+        return; /* a store into its own block: the same instruction again */
     if (UNLIKELY(!c->steps_left || c->stop)) {
         c->why = W_DONE;
         c->u.emu_stop(c->stepper.uc);
@@ -132,7 +169,6 @@ static void on_code(void *uc, uint64_t addr, uint32_t size, Core *c)
         c->u.emu_stop(c->stepper.uc);
         return;
     }
-    Slot *s = core_slot(c, addr, size ? size : 1);
     if (UNLIKELY(s->count & S_STOP)) {
         if (s->flags & B_POINT_FIRST && addr != c->skip_pc) {
             c->why = W_POINT;
@@ -206,13 +242,36 @@ static bool fault(Core *c, uint64_t address, int access, enum Touch why)
     return false;
 }
 
+static void compare(Core *c, uint64_t address, uint64_t size, int kind)
+{
+    const Watch *w = table_watch_hit(c->table, address, size, kind);
+    if (!w || c->hit)
+        return;
+    c->hit = true; /* emu_stop here would repeat the store: stop before the next instruction */
+    c->steps_left = 0;
+    c->hit_address = address > w->start ? address : w->start;
+    c->hit_kind = w->kind;
+}
+
+/* A watched page becomes accessible to the stepper while it watches. */
+static void open_page(Core *c, uint64_t page, uint64_t frame, int access)
+{
+    if (c->n_opened == MAX_OPENED) {
+        c->steps_left = 0;
+        return;
+    }
+    c->opened[c->n_opened].page = page;
+    c->opened[c->n_opened++].frame = frame;
+    if (c->crossing) /* the second page of an access whose first page is not watched */
+        compare(c, page, c->crossing, access);
+    c->crossing = 0;
+}
+
 /* The MMU.  `vaddr` is the page; an access that is refused leaves pc at the instruction with nothing committed. */
 static bool on_fill(void *uc, uint64_t vaddr, int type, TlbEntry *out, Engine *e)
 {
     Core *c = e->core;
-    if (UNLIKELY(vaddr >= ALIAS)) {
-        if (!e->aliasing)
-            return fault(c, vaddr, type == UC_MEM_FETCH ? P_EXEC : type == UC_MEM_WRITE ? P_WRITE : P_READ, T_UNMAPPED);
+    if (UNLIKELY(e->aliasing)) {
         out->paddr = vaddr - ALIAS;
         out->perms = P_EXEC;
         return true;
@@ -221,8 +280,15 @@ static bool on_fill(void *uc, uint64_t vaddr, int type, TlbEntry *out, Engine *e
     int access = type == UC_MEM_WRITE ? P_WRITE : type == UC_MEM_FETCH ? P_EXEC : P_READ;
     uint64_t before = t->epoch, pte;
     enum Touch why = table_touch(t, vaddr, access, false, false, &pte);
-    if (UNLIKELY(why != T_OK))
+    if (UNLIKELY(why != T_OK)) {
+        if (c->probing && (c->probe_page == NOWHERE || c->probe_page == vaddr)) {
+            c->probe_page = vaddr;
+            out->paddr = c->scratch << PAGE_SHIFT;
+            out->perms = P_READ | P_WRITE;
+            return true;
+        }
         return fault(c, vaddr, access, why);
+    }
     if (t->epoch != before && e->epoch == before)
         e->epoch = t->epoch; /* copied on write: this engine gets the new frame right here */
     c->n_fills++;
@@ -254,22 +320,46 @@ static bool on_fill(void *uc, uint64_t vaddr, int type, TlbEntry *out, Engine *e
     }
     if (UNLIKELY(t->n_watches)) {
         int watched = table_page_watch(t, vaddr);
-        if (watched & P_WRITE)
-            perms &= ~(uint32_t)P_WRITE;
-        if (watched & P_READ)
-            perms &= ~(uint32_t)(P_READ | P_WRITE);
-        if (!(perms & (uint32_t)access)) {
-            if (e == &c->runner || !c->stepping_watch)
-                return fault(c, vaddr, access, T_OK);
-            c->saw_watched = true;
-            perms |= (uint32_t)access;
-            if (access == P_WRITE)
-                perms |= P_READ;
+        uint32_t open = perms & ~(uint32_t)(watched & P_READ ? P_READ | P_WRITE : watched & P_WRITE ? P_WRITE : 0);
+        if (open & (uint32_t)access || c->probing) {
+            perms = c->probing ? perms : open;
+        } else {
+            if (e == &c->runner || !c->watching)
+                return fault(c, vaddr, access, T_OK); /* the run loop lets the stepper look at this instruction */
+            open_page(c, vaddr, frame, access);
         }
     }
     out->paddr = frame << PAGE_SHIFT;
     out->perms = perms;
     return true;
+}
+
+/* Loads and stores of the stepper, by guest-physical address, before they happen; 16-byte ones arrive in halves. */
+static void on_access(void *uc, int type, uint64_t paddr, int size, int64_t value, Core *c)
+{
+    uint64_t frame = paddr >> PAGE_SHIFT;
+    if (UNLIKELY(c->probing)) {
+        if (frame == c->scratch && c->probe_address == NOWHERE)
+            c->probe_address = c->probe_page | (paddr & PAGE_MASK);
+        return;
+    }
+    if (LIKELY(!c->watching))
+        return;
+    int kind = type == UC_MEM_WRITE ? P_WRITE : P_READ;
+    if (c->reports_before && kind == P_WRITE && c->n_undo < MAX_UNDO && (size_t)size <= sizeof c->undo[0].old) {
+        c->undo[c->n_undo].host = c->arena->base + paddr;
+        c->undo[c->n_undo].size = (uint32_t)size;
+        memcpy(c->undo[c->n_undo++].old, c->arena->base + paddr, (size_t)size);
+    }
+    uint64_t low = paddr & PAGE_MASK;
+    c->crossing = low + (uint64_t)size > PAGE ? low + (uint64_t)size - PAGE : 0;
+    for (size_t i = 0; i < c->n_opened; i++) {
+        uint64_t page = c->opened[i].page;
+        if (c->opened[i].frame == frame)
+            compare(c, page | low, (uint64_t)size, kind);
+        else if (c->crossing && PTE_FRAME(table_entry(c->table, page - PAGE)) == frame)
+            compare(c, page, c->crossing, kind);
+    }
 }
 
 void core_hook(Core *c)
@@ -289,4 +379,5 @@ void core_hook(Core *c)
     }
     c->u.hook_add(c->runner.uc, &handle, UC_HOOK_BLOCK, on_block, c, 1, 0);
     c->u.hook_add(c->stepper.uc, &handle, UC_HOOK_CODE, on_code, c, 1, 0);
+    c->u.hook_add(c->stepper.uc, &handle, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, on_access, c, 1, 0);
 }

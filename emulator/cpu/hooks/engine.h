@@ -39,7 +39,7 @@ enum { UC_CTL_USE_EXITS = 4, UC_CTL_EXITS = 6, UC_CTL_REMOVE_CACHE = 9, UC_CTL_F
 
 enum Why { W_NONE, W_BLOCK, W_SYSCALL, W_INTERRUPT, W_INVALID, W_FAULT, W_DONE, W_POINT, W_SPECIAL, W_RANGE, W_WATCH };
 
-enum { S_STOP_BITS = 62, B_POINT_FIRST = 1, B_SPECIAL = 2, B_POINT = 4 };
+enum { S_STOP_BITS = 62, B_POINT_FIRST = 1, B_SPECIAL = 2, B_POINT = 4, B_RESUMED = 8 };
 #define S_STOP ((uint64_t)1 << S_STOP_BITS)
 
 typedef struct { /* one block (or one instruction) the clock knows */
@@ -65,7 +65,7 @@ typedef struct {
     size_t n_writable_code, cap_writable_code;
 } Engine;
 
-enum { MAX_SHADOWS = 16, MAX_MASKS = 32 };
+enum { MAX_SHADOWS = 16, MAX_MASKS = 32, MAX_OPENED = 48, MAX_UNDO = 64 };
 
 typedef struct {
     uint32_t leaf, subleaf, reg, clear; /* reg: 0 eax, 1 ebx, 2 ecx, 3 edx */
@@ -76,13 +76,13 @@ typedef struct Core {
     /* hot: the block hook */
     uint64_t clock;
     volatile uint64_t limit;
-    Slot *last;
+    Slot *last, kept_last;
     Slot *slots;
     uint64_t key; /* serial << 32 */
     /* hot: the stepper's code hook */
     uint64_t steps_left, last_pc, range_start, range_end, skip_pc, allow_pc;
     volatile int stop;
-    bool want_flush, probing, stepping_watch;
+    bool want_flush, probing, watching;
     enum Why why;
     Engine runner, stepper, *live;
     Arena *arena;
@@ -94,21 +94,26 @@ typedef struct Core {
     uint64_t fault_address;
     int fault_access;
     enum Touch fault_why;
-    uint64_t probe_page;
-    bool probe_exact;
+    /* finding the exact address of a fault: the refused page is replaced by a scratch frame for one instruction */
+    uint64_t scratch, probe_page, probe_address;
     Slot pending;
-    /* a watched access during one stepped instruction */
-    uint64_t hit_address, hit_page, hit_frame;
-    int hit_kind;
-    bool hit, saw_watched;
-    uint64_t scratch_frame;
+    /* watchpoints: pages opened for the stepper while `watching`, and what was touched */
+    struct { uint64_t page, frame; } opened[MAX_OPENED];
+    size_t n_opened;
+    uint64_t crossing; /* bytes of the last access that lie on the following page */
+    uint64_t hit_address;
+    uint32_t hit_kind;
+    bool hit;
+    uint64_t burst, burst_end;
+    struct { uint8_t *host; uint8_t old[16]; uint32_t size; } undo[MAX_UNDO];
+    size_t n_undo;
     /* registers by Unicorn's numbers */
     int reg_pc, reg_nr, reg_args[6], reg_result, reg_flags, reg_r11, reg_ax, reg_bx, reg_cx, reg_dx;
     int syscall_interrupt, insn_syscall, insn_sysenter;
-    bool reports_before;
+    int reports_before;
     CpuidMask masks[MAX_MASKS];
     size_t n_masks;
-    void *context; /* scratch for moving state */
+    void *context, *kept; /* scratch for moving state; the state before an instruction */
     size_t context_size;
     uint64_t shadows[MAX_SHADOWS];
     uint64_t stopped_at; /* a breakpoint hit was reported here */

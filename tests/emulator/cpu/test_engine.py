@@ -1,0 +1,258 @@
+"""The CPU without an operating system: exits, the exact clock, points, two engines that agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from emulator.abi.memory import Access
+from emulator.cpu.exits import BreakpointHit, Interrupt, PageFault, Privileged, Simple, Syscall, Undefined
+from tests.emulator.cpu.machine import AARCH64, CODE, DATA, FOREVER, RWX, STACK, Bare, assemble
+
+
+def test_syscall_exit_is_behind_the_instruction_with_its_arguments(tmp_path: Path) -> None:
+    code, at = assemble(tmp_path, "mov eax, 39; mov edi, 1; mov rsi, -1; syscall; behind: nop; 1: jmp 1b")
+    m = Bare(code)
+    assert m.cpu.run(FOREVER) == Syscall(39, (1, (1 << 64) - 1, 0, 0, 0, 0))
+    assert m.read("rip") == m.read("rcx") == at["behind"]
+    assert m.read("r11") == m.read("eflags")
+    assert m.cpu.clock == 4
+    m.cpu.set_syscall_result(-38)
+    assert m.read("rax") == (1 << 64) - 38
+    assert m.cpu.run(10) == Simple.BUDGET
+    assert m.cpu.clock == 10
+
+
+def test_aarch64_syscall(tmp_path: Path) -> None:
+    code, at = assemble(tmp_path, "mov x8, #64; mov x0, #1; svc #0; behind: nop; b behind", AARCH64)
+    m = Bare(code, arch=AARCH64)
+    assert m.cpu.run(FOREVER) == Syscall(64, (1, 0, 0, 0, 0, 0))
+    assert (m.read("pc"), m.cpu.clock) == (at["behind"], 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "access", "address", "mapped"),
+    [
+        ("mov rax, [0x1234]", Access.READ, 0x1234, False),
+        ("mov rbx, 0x1238; mov [rbx], eax", Access.WRITE, 0x1238, False),
+        (f"mov byte ptr [{CODE + 5}], 1", Access.WRITE, CODE + 5, True),
+        ("mov rax, 0x8000000000001238; mov al, [rax]", Access.READ, 0x8000000000001238, False),
+        ("mov rax, -8; mov rax, [rax]", Access.READ, (1 << 64) - 8, False),
+        ("mov rax, -8; push [rax]", Access.READ, (1 << 64) - 8, False),
+        (f"mov rsp, {DATA}; push rax", Access.WRITE, DATA - 8, False),
+        (f"mov rbx, {DATA + 4 * 4096 - 4}; mov [rbx], rax", Access.WRITE, DATA + 4 * 4096, False),
+        (f"mov rsi, {DATA}; mov rdi, 0x777; movsb", Access.WRITE, 0x777, False),
+        ("movups [0x9008], xmm0", Access.WRITE, 0x9008, False),
+        ("lock inc dword ptr [0x9008]", Access.READ, 0x9008, False),
+        (f"mov rax, {DATA + 8}; jmp rax", Access.FETCH, DATA + 8, True),
+        ("mov rax, 0x1000; jmp rax", Access.FETCH, 0x1000, False),
+        ("mov rax, 0xfff0000000001000; jmp rax", Access.FETCH, 0xFFF0000000001000, False),
+    ],
+)
+def test_page_faults_tell_address_and_access_and_commit_nothing(
+    tmp_path: Path, text: str, access: Access, address: int, mapped: bool
+) -> None:
+    setup, fault = ([*text.rsplit(";", 1), ""] if ";" in text else ["", text, ""])[:2]
+    code, at = assemble(tmp_path, f"xor eax, eax; {setup}; here: {fault}; nop; nop")
+    m = Bare(code)
+    got = m.cpu.run(FOREVER)
+    assert got == PageFault(address, access, mapped)
+    assert m.read("rip") == (address if access is Access.FETCH else at["here"])
+    # the clock counted what completed, and a stepped run agrees
+    stepped = Bare(code)
+    for _ in range(m.cpu.clock):
+        assert stepped.cpu.step() is Simple.BUDGET
+    assert stepped.cpu.step() == got
+    assert stepped.cpu.clock == m.cpu.clock
+    assert stepped.cpu.read_file() == m.cpu.read_file()
+
+
+def test_a_repaired_fault_goes_on(tmp_path: Path) -> None:
+    code, _ = assemble(tmp_path, "mov eax, 7; mov [0x5000], eax; mov ebx, [0x5000]; syscall")
+    m = Bare(code)
+    assert isinstance(m.cpu.run(FOREVER), PageFault)
+    m.table.map_anonymous(0x5000, 0x1000, 3)
+    assert isinstance(m.cpu.run(FOREVER), Syscall)
+    assert (m.read("rbx"), m.cpu.clock) == (7, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("int3", Interrupt(3)),
+        ("xor ecx, ecx; div ecx", Interrupt(0)),
+        ("int 0x80", Interrupt(0x80)),
+        ("ud2", Undefined),
+        ("vpxor xmm0, xmm1, xmm2", Undefined),
+        ("vzeroupper", Undefined),
+        ("vmovups ymm0, [rsp]", Undefined),
+        *(
+            (text, Privileged)
+            for text in (
+                "cli", "sti", "hlt", "in al, 0x60", "out 0x60, al", "rdmsr", "wrmsr", "mov rax, cr0", "mov cr3, rax",
+                "lgdt [rsp]", "invlpg [rsp]", "swapgs", "sysretq", "wbinvd", "mov rax, dr7", "ltr ax",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_traps(tmp_path: Path, text: str, expected: object) -> None:
+    code, at = assemble(
+        tmp_path, f"nop; {text.rsplit(';')[0] if ';' in text else 'nop'}; here: {text.split(';')[-1]}; behind: nop"
+    )
+    for run in (lambda m: m.cpu.run(FOREVER), lambda m: [m.cpu.step() for _ in range(3)][-1]):
+        m = Bare(code)
+        got = run(m)
+        if isinstance(expected, type):
+            assert isinstance(got, expected)
+            assert got.address == at["here"]  # type: ignore[attr-defined]
+        else:
+            assert got == expected
+        behind = isinstance(got, Interrupt) and got.number != 0
+        assert m.read("rip") == at["behind" if behind else "here"]
+        assert m.cpu.clock == 2 + behind
+
+
+def test_breakpoints_stop_before_and_are_free_elsewhere(tmp_path: Path) -> None:
+    code, at = assemble(tmp_path, "mov ecx, 5; loop: inc eax; here: inc ebx; dec ecx; jnz loop; syscall")
+    m = Bare(code)
+    m.cpu.insert_breakpoint(m.table, at["here"])
+    for n in range(5):
+        assert m.cpu.run(FOREVER) == BreakpointHit(at["here"])
+        assert (m.read("rip"), m.read("rax"), m.read("rbx")) == (at["here"], n + 1, n)
+        assert m.cpu.clock == 2 + 4 * n
+    m.cpu.remove_breakpoint(m.table, at["here"])
+    assert isinstance(m.cpu.run(FOREVER), Syscall)
+    assert m.cpu.clock == 22
+
+
+def test_a_breakpoint_at_the_start_is_only_skipped_when_it_was_reported(tmp_path: Path) -> None:
+    code, at = assemble(tmp_path, "here: nop; inc eax; jmp here")
+    m = Bare(code)
+    m.cpu.insert_breakpoint(m.table, at["here"])
+    assert m.cpu.run(FOREVER) == BreakpointHit(CODE)
+    assert m.cpu.clock == 0
+    assert m.cpu.run(FOREVER) == BreakpointHit(CODE)
+    assert m.cpu.clock == 3
+    assert m.cpu.step(3) is Simple.BUDGET
+    assert m.cpu.run(FOREVER) == BreakpointHit(CODE)  # stepped onto it: not reported yet
+    assert m.cpu.clock == 6
+    assert m.cpu.step(3) is Simple.BUDGET
+    assert m.cpu.run(FOREVER, True) == BreakpointHit(CODE)
+    assert m.cpu.clock == 12
+
+
+def test_step_range(tmp_path: Path) -> None:
+    code, at = assemble(tmp_path, "start: mov ecx, 1000; 1: dec ecx; jnz 1b; end: nop; syscall")
+    m = Bare(code)
+    assert m.cpu.step_range(at["start"], at["end"], FOREVER) is Simple.RANGE_DONE
+    assert (m.read("rip"), m.cpu.clock) == (at["end"], 2001)
+    m = Bare(code)
+    assert m.cpu.step_range(at["start"], at["end"], 100) is Simple.BUDGET
+    assert m.cpu.clock == 100
+
+
+def test_self_modifying_code_is_seen_by_both_engines(tmp_path: Path) -> None:
+    text = """
+        mov ecx, 4
+    again: mov eax, 1          # the immediate is changed below
+        mov ebx, eax
+        inc dword ptr [rip + again + 1 - next]
+    next: dec ecx
+        jnz again
+        syscall
+    """
+    code, at = assemble(tmp_path, text.replace("again + 1 - next", "again + 1"))
+    m = Bare(code, code_prot=RWX)
+    assert isinstance(m.cpu.run(FOREVER), Syscall)
+    assert m.read("rbx") == 4
+    total = m.cpu.clock
+    for turns in range(1, 24):
+        m = Bare(code, code_prot=RWX)
+        while m.cpu.clock < total:
+            m.cpu.run(min(total, m.cpu.clock + turns))
+            m.cpu.step(1)
+        assert m.read("rbx") == 4
+        assert m.read("rip") == at["next"] + 6
+
+
+def test_host_writes_into_code_are_seen(tmp_path: Path) -> None:
+    code, _ = assemble(tmp_path, "again: mov ebx, 1; syscall; jmp again")
+    m = Bare(code)
+    for n in range(1, 10):
+        m.table.write(CODE + 1, bytes([n]), force=True)
+        assert isinstance(m.cpu.run(FOREVER), Syscall)
+        assert m.read("rbx") == n
+        m.table.write(CODE + 1, bytes([n + 100]), force=True)
+        m.cpu.step(2)
+        assert m.read("rbx") == n + 100
+        assert isinstance(m.cpu.step(), Syscall)
+        assert m.cpu.step() is Simple.BUDGET
+
+
+def test_contexts_are_values(tmp_path: Path) -> None:
+    code, _ = assemble(tmp_path, "1: inc rax; addsd xmm1, xmm0; jmp 1b")
+    m = Bare(code)
+    m.cpu.write("xmm0", 0x3FF0000000000000)
+    m.cpu.write("orig_rax", 5)
+    m.cpu.run(30)
+    saved, file = m.cpu.save(), m.cpu.read_file()
+    m.cpu.run(60)
+    m.cpu.write("orig_rax", 9)
+    assert m.cpu.registers_of(saved) == file
+    assert m.read("rax") == 20
+    m.cpu.load(saved)
+    assert (m.read("rax"), m.read("orig_rax")) == (10, 5)
+    assert m.cpu.read_file() == file
+    file.write("rax", 77)
+    other = m.cpu.with_registers(saved, file)
+    assert m.read("rax") == 10
+    m.cpu.load(other)
+    assert m.read("rax") == 77
+
+
+def test_x87_registers_are_relative_to_the_top(tmp_path: Path) -> None:
+    code, _ = assemble(tmp_path, "fld1; fldpi; fldz; syscall; fstp st(0); syscall")
+    m = Bare(code)
+    m.cpu.run(FOREVER)
+    one, pi = 0x3FFF8000000000000000, 0x4000C90FDAA22168C235
+    assert [m.read(f"st{n}") for n in range(3)] == [0, pi, one]
+    assert m.cpu.read_file().read("st2") == one
+    assert m.read("ftag") == 0b00_00_01_1111111111
+    m.cpu.write("st1", one)
+    m.cpu.run(FOREVER)
+    assert [m.read(f"st{n}") for n in range(2)] == [one, one]
+
+
+def test_initial_state_is_a_linux_process(tmp_path: Path) -> None:
+    m = Bare(b"\x90")
+    want = {"eflags": 0x202, "mxcsr": 0x1F80, "fctrl": 0x37F, "ftag": 0xFFFF, "cs": 0x33, "ss": 0x2B, "rax": 0}
+    assert {name: m.read(name) for name in want} == want
+    assert m.read("orig_rax") == (1 << 64) - 1
+    assert m.read("rsp") == STACK - 64
+
+
+def test_cpuid_hides_what_the_engine_cannot_do(tmp_path: Path) -> None:
+    code, _ = assemble(tmp_path, "mov eax, 1; cpuid; mov r8d, ecx; mov eax, 7; xor ecx, ecx; cpuid; syscall")
+    m = Bare(code)
+    assert isinstance(m.cpu.run(FOREVER), Syscall)
+    avx, fma, rdrand = 1 << 28, 1 << 12, 1 << 30
+    assert m.read("r8") & (avx | fma | rdrand) == 0
+    assert m.read("r8") & 1 << 20  # SSE4.2
+    assert m.read("rbx") & (1 << 5 | 1 << 9 | 1 << 16) == 0  # AVX2, ERMS, AVX512F
+    assert m.cpu.clock == 7
+
+
+def test_popf_keeps_interrupts_on_and_the_privilege_out(tmp_path: Path) -> None:
+    code, _ = assemble(tmp_path, "push 0x3047; popfq; syscall")
+    m = Bare(code)
+    m.cpu.run(FOREVER)
+    assert m.read("eflags") == 0x247
+    assert m.cpu.clock == 3
+
+
+def test_rdtsc_is_the_clock(tmp_path: Path) -> None:
+    code, _ = assemble(tmp_path, "nop; nop; rdtsc; mov ebx, eax; rdtscp; syscall")
+    m = Bare(code)
+    m.cpu.run(FOREVER)
+    assert (m.read("rbx"), m.read("rax"), m.cpu.clock) == (2, 4, 6)
