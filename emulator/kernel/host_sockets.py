@@ -46,6 +46,10 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "inotify_rm_watch": (_int, (_int, _int)),
 }
 
+_address = ctypes.addressof
+_char_at = ctypes.c_char.from_buffer
+_NEVER_BLOCK = Msg.DONTWAIT | Msg.NOSIGNAL
+_EAGAIN = 11
 BAD_ADDRESS = 8  # never mapped: the host answers EFAULT for it, at its own place in its order of checks
 
 
@@ -77,7 +81,7 @@ class Block:
 
 def address_of(view: memoryview | bytearray) -> int:
     """The host address of a writable view."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(view))
+    return _address(_char_at(view))
 
 
 class HostIovec:
@@ -242,6 +246,21 @@ class HostSockets:
     def lock_filter(self, fd: int) -> None:
         """SO_LOCK_FILTER: the guest can't take the filter away."""
         self.set_option(fd, SOL_SOCKET, SocketOption.SO_LOCK_FILTER, struct.pack("@i", 1))
+
+    def move(self, name: str, fd: int, view: memoryview, flags: int) -> int:
+        """The short way of "sendto" and "recvfrom" over one view, without an address; -1 if it would have to wait."""
+        function = self.functions[name]
+        try:
+            address = bytes(view) if view.readonly else _address(_char_at(view))
+            result: int = function(fd, address, len(view), flags | _NEVER_BLOCK, None, 0)
+        except (*FAILURES, ctypes.ArgumentError, TypeError) as error:
+            raise linux_error(error) from None
+        if result >= 0:
+            return result
+        number = ctypes.get_errno()
+        if number == _EAGAIN:
+            return -1
+        raise LinuxError(by_number(number))
 
     # -- data ----------------------------------------------------------------------------------------------------
 

@@ -227,8 +227,11 @@ def recvfrom(t: Task, fd: Fd, buffer: Ptr, size: Size, flags: UInt, address: Ptr
     """recvfrom(2)."""
     description = socket_of(t, fd)
     iovec = GuestIovec(t.memory, ((buffer, size),), Access.WRITE)
-    if not address and description.family != AddressFamily.AF_UNIX:
-        return description.receive(t, iovec, flags)
+    if not address:
+        count = description.receive(t, iovec, flags)
+        if description.sender_pids:
+            _drop_sender(description, flags)
+        return count
     count, name, _, _ = description.receive_message(t, iovec, flags, 0, bool(address))
     _drop_sender(description, flags)
     if address:

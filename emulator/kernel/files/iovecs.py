@@ -51,6 +51,17 @@ class GuestIovec:
                 break
         return HostIovec(_fitting(segments, limit is None), keep)
 
+    def single(self) -> memoryview | None:
+        """The one view of a short, good, contiguous buffer: the usual case."""
+        if len(self._pairs) != 1 or not 0 < self.total <= STREAM_CHUNK:
+            return None
+        base, length = self._pairs[0]
+        try:
+            views = self._memory.buffers(base, length, self._access)
+        except LinuxError:
+            return None
+        return views[0] if len(views) == 1 else None
+
     def _valid(self, base: int, length: int, segments: list[tuple[int, int]], keep: list[View]) -> int:
         """Append the accessible prefix; returns how long it is."""
         if not length:
@@ -83,6 +94,11 @@ class ViewIovec:
     def __init__(self, views: Sequence[View]) -> None:
         self._views = views
         self.total = len(views[0]) if len(views) == 1 else sum(map(len, views))
+
+    def single(self) -> memoryview | None:
+        """As GuestIovec.single."""
+        view = self._views[0] if len(self._views) == 1 else None
+        return view if isinstance(view, memoryview) and len(view) else None
 
     def host(self, skip: int = 0, limit: int | None = STREAM_CHUNK) -> HostIovec:
         """As GuestIovec.host."""

@@ -19,7 +19,7 @@ from emulator.abi.signals import Siginfo, Signal
 from emulator.abi.sockets import SOL_SOCKET, AddressFamily, Msg, Shutdown, SocketOption, SocketType
 from emulator.errors import LinuxError
 from emulator.kernel import signals
-from emulator.kernel.files.description import Description, ReadBuffers, Stat, WriteBuffers
+from emulator.kernel.files.description import Description, ReadBuffers, Stat, WriteBuffers, total
 from emulator.kernel.files.iovecs import STREAM_CHUNK, Iovec, ViewIovec
 from emulator.kernel.waits import Block, HostPoll, Wait
 
@@ -82,6 +82,7 @@ class SocketDescription(Description):
         "receive_timeout_ns",
         "send_timeout_ns",
         "sender_pids",
+        "shared",
         "type",
         "unix_key",
     )
@@ -98,6 +99,7 @@ class SocketDescription(Description):
         self.protocol = protocol
         self.receive_timeout_ns: int | None = None
         self.send_timeout_ns: int | None = None
+        self.shared = False  # a host process has it too: it may block, so every call says MSG_DONTWAIT
         self.pid = pid  # guest pid for SO_PEERCRED of whoever is at the other end
         self.peer_pid: int | None = None  # None: the peer is no guest, or there is none
         self.peer: weakref.ref[SocketDescription] | None = None
@@ -139,14 +141,38 @@ class SocketDescription(Description):
 
     def read(self, t: Task, buffers: ReadBuffers) -> int:
         """read(2) is recv(2) without flags."""
-        iovec = ViewIovec(buffers)
-        if not iovec.total:
-            return 0
-        return self.receive(t, iovec, 0)
+        if self.shared:
+            return self.receive(t, ViewIovec(buffers), 0)
+        try:
+            count = self.host.readv(self.fd, buffers)
+        except LinuxError as error:
+            if error.errno is not E.EAGAIN or self.flags & O.NONBLOCK:
+                raise
+            self.sleep(t, "sk_wait_data", Poll.IN, self.receive_timeout_ns)
+        if self.network.in_flight:
+            self.network.sweep()  # descriptors in the message are gone: nobody asked for them
+        return count
 
     def write(self, t: Task, buffers: WriteBuffers) -> int:
         """write(2) is send(2) without flags."""
+        if self.shared or t.call.memo is not None:
+            return self.send(t, ViewIovec(buffers), 0)
+        try:
+            sent = self.host.writev(self.fd, buffers)
+        except LinuxError as error:
+            if error.errno is E.EPIPE and self.is_stream:
+                self._broken_pipe(t)
+            if error.errno is not E.EAGAIN or self.flags & O.NONBLOCK:
+                raise
+            return self.send(t, ViewIovec(buffers), 0)
+        if self.flags & O.NONBLOCK or not self.is_stream or sent == total(buffers):
+            return sent
+        progress_of(t).bytes = sent
         return self.send(t, ViewIovec(buffers), 0)
+
+    @staticmethod
+    def _broken_pipe(t: Task) -> None:
+        signals.send_to_task(t, Siginfo(Signal.SIGPIPE, 0, pid=t.group.tgid, uid=t.credentials.ruid))
 
     def ioctl(self, t: Task, request: int, argument: int) -> int:
         """Socket ioctls (syscalls.sockets has the decoder, because they carry guest structures)."""
@@ -290,15 +316,29 @@ class SocketDescription(Description):
 
     def send(self, t: Task, iovec: Iovec, flags: int, address: HostAddress | None = None, control: bytes = b"") -> int:
         """sendmsg(2): a blocking stream call goes on until everything is sent."""
+        host = self.network.host
         data = None
         if address is not None:
             data = address.data
             self.network.check_target(self.family, data)
-        host = self.network.host
+        elif not control and t.call.memo is None:
+            view = iovec.single()
+            if view is not None:
+                try:
+                    sent = host.move("sendto", self.fd, view, flags)
+                except LinuxError as error:
+                    if error.errno is E.EPIPE and self.is_stream and not flags & Msg.NOSIGNAL:
+                        self._broken_pipe(t)
+                    raise
+                if sent == len(view) or (sent >= 0 and not self.is_stream):
+                    return sent
+                if sent < 0 and not self.blocks(flags):
+                    raise LinuxError(E.EAGAIN)
+                progress_of(t).bytes = max(sent, 0)
         limit = STREAM_CHUNK if self.is_stream else None
         progress = t.call.memo
         done = progress.bytes if type(progress) is Progress else 0
-        total = iovec.total
+        wanted = iovec.total
         while True:
             try:
                 here = iovec.host(done, limit)
@@ -317,16 +357,25 @@ class SocketDescription(Description):
                 if done:
                     return done
                 if error.errno is E.EPIPE and self.is_stream and not flags & Msg.NOSIGNAL:
-                    signals.send_to_task(t, Siginfo(Signal.SIGPIPE, 0, pid=t.group.tgid, uid=t.credentials.ruid))
+                    self._broken_pipe(t)
                 raise
             done += sent
-            if done >= total or not self.is_stream:
+            if done >= wanted or not self.is_stream:
                 return done
 
     def receive(self, t: Task, iovec: Iovec, flags: int) -> int:
         """recv(2): how many bytes came."""
         if flags & Msg.WAITALL and self.is_stream:
             return self.receive_message(t, iovec, flags, 0, False)[0]
+        view = iovec.single()
+        if view is not None:
+            count = self.network.host.move("recvfrom", self.fd, view, flags)
+            if count >= 0:
+                if self.network.in_flight:
+                    self.network.sweep()
+                return count
+            if not self.blocks(flags):
+                raise LinuxError(E.EAGAIN)
         try:
             count = self.network.host.recv(self.fd, iovec.host(0, STREAM_CHUNK if self.is_stream else None), flags)
             self.network.sweep()  # descriptors in the message are gone: nobody asked for them

@@ -253,4 +253,6 @@ def adopt(t: Task, socket: SocketDescription, fd: int) -> Description:
         return t.kernel.vfs.adopt(fd, flags if isinstance(flags, int) else 0)
     kind = int.from_bytes(network.host.option(fd, SOL_SOCKET, SocketOption.SO_TYPE), "little")
     protocol = int.from_bytes(network.host.option(fd, SOL_SOCKET, SocketOption.SO_PROTOCOL), "little")
-    return SocketDescription(network, fd, family, kind, protocol, 0, 0)
+    adopted = SocketDescription(network, fd, family, kind, protocol, 0, 0)
+    adopted.shared = True
+    return adopted
