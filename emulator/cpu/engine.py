@@ -7,6 +7,7 @@ What Unicorn 2.1.4 gets wrong or slow is dealt with here and in hooks/; docs of 
 from __future__ import annotations
 
 import ctypes
+import re
 import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NewType
@@ -39,6 +40,31 @@ _WATCH_KIND = {2: WatchKind.WRITE, 1: WatchKind.READ, 3: WatchKind.ACCESS}
 AVX_REASON = "AVX code: no CPU model of the engine executes it; build for x86-64-v2 or run without GLIBC_TUNABLES"
 
 
+_CHECK = re.compile(rb"\x48\x8b\xb7....\x80\xbe(....)\x00\x74", re.DOTALL)
+_SUFFIX = {"UC_ARCH_X86": "x86_64", "UC_ARCH_ARM64": "aarch64"}
+
+
+def spare_exit_checks(arch: Arch, engine: Uc) -> bool:
+    """Leave out the call that asks for a stop after every guest load and store; return whether that was possible.
+
+    Unicorn emits it because an access may stop the emulation half-way.  Here it cannot: a refused access leaves the
+    block by longjmp (unicorn_fill_tlb), there are no memory hooks in the runner, and every block start asks again.  It
+    costs half of the speed of memory-bound code.  The engine's own switch for it, `uc_struct.no_exit_request`, has no
+    API: its place is read out of the exported function that tests it, `mov rsi, [rdi + UC]; cmp byte [rsi + X], 0`.
+    Where the code does not look like that (another build, another host) nothing is touched.
+    """
+    suffix = _SUFFIX.get(arch.cpu.uc_arch, "")
+    try:
+        function = getattr(uclib, f"check_exit_request_{suffix}")
+    except AttributeError:
+        return False
+    match = _CHECK.match(ctypes.string_at(ctypes.cast(function, ctypes.c_void_p).value or 0, 15))
+    if not match:
+        return False
+    ctypes.memset((engine._uch.value or 0) + int.from_bytes(match[1], "little"), 1, 1)
+    return True
+
+
 class Cpu:
     """One virtual CPU.  Not thread-safe, except `request_stop`."""
 
@@ -52,6 +78,7 @@ class Cpu:
         self._tables: list[PageTable] = []
         self._table: PageTable | None = None
         engines = (self._new_engine(), self._new_engine())
+        spare_exit_checks(arch, engines[0])
         self._core = mmu.backend.Core(arena, self._spec(*engines))
         for name, value in arch.cpu.setup:
             for engine in engines:

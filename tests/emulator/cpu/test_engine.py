@@ -100,12 +100,12 @@ def test_traps(tmp_path: Path, text: str, expected: object) -> None:
     code, at = assemble(
         tmp_path, f"nop; {text.rsplit(';')[0] if ';' in text else 'nop'}; here: {text.split(';')[-1]}; behind: nop"
     )
-    for run in (lambda m: m.cpu.run(FOREVER), lambda m: [m.cpu.step() for _ in range(3)][-1]):
+    for stepped in (False, True):
         m = Bare(code)
-        got = run(m)
+        got = [m.cpu.step() for _ in range(3)][-1] if stepped else m.cpu.run(FOREVER)
         if isinstance(expected, type):
             assert isinstance(got, expected)
-            assert got.address == at["here"]  # type: ignore[attr-defined]
+            assert got.address == at["here"]  # type: ignore[union-attr]
         else:
             assert got == expected
         behind = isinstance(got, Interrupt) and got.number != 0

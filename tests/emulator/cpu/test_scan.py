@@ -19,6 +19,7 @@ VECTOR_PREFIXES = (0xC4, 0xC5, 0x62)
 def test_boundaries_are_capstones() -> None:
     with LIBC.open("rb") as file:
         section = ELFFile(file).get_section_by_name(".text")
+        assert section is not None
         code, base = section.data(), section["sh_addr"]
     machine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     seen = 0
