@@ -453,6 +453,7 @@ class Machine:
                 kernel.events.append(WatchStop(task, reason))
                 return False
             case Interrupt(number=number):
+                self.cpu.forget_exception()
                 self._trap(task, traps.interrupts.get(number, traps.other))
             case Undefined(reason=why):
                 if why:

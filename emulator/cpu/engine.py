@@ -31,6 +31,7 @@ _FUNCTIONS = (
     "uc_context_alloc", "uc_context_save", "uc_context_restore", "uc_context_size", "uc_context_free",
 )  # fmt: skip
 _ISA = {"UC_ARCH_X86": 0, "UC_ARCH_ARM64": 1}  # enum Isa of hooks.h; others: 2, fixed width
+_NO_EXCEPTION = b"\xff" * 4
 _CPUID_REGISTERS = ("EAX", "EBX", "ECX", "EDX")
 _ACCESS = {access.value: access for access in Access}
 # hooks: bit 0 a load, bit 1 a store
@@ -86,6 +87,7 @@ class Cpu:
         for register in arch.registers:
             if register.initial:
                 self.write(register.name, register.initial)
+        self._old_exception: int | None = None  # offset in a context, once known
         self.pristine = self.save()  # the registers of a CPU just switched on
         # The hot ones are the hook module's own methods.
         self.run: Callable[..., Exit] = self._core.run
@@ -233,6 +235,45 @@ class Cpu:
             return Context(self._core.save())
         finally:
             self._core.load(mine)
+
+    def forget_exception(self) -> None:
+        """Tell the engine that the exception it reported has been dealt with; call it after each `Interrupt`.
+
+        QEMU remembers the last contributory exception (env->old_exception) until it has delivered it, and we deliver
+        it ourselves: the second division by zero would be a double fault, the third hang in a triple fault.
+        """
+        if self.arch.cpu.uc_arch != "UC_ARCH_X86":
+            return
+        if self._old_exception is None:
+            self._old_exception = self._find_old_exception()
+        at = self._old_exception
+        context = bytearray(self.save())
+        context[at : at + 4] = _NO_EXCEPTION
+        self.load(Context(bytes(context)))
+
+    def _find_old_exception(self) -> int:
+        """Find where a context keeps it: the word that a division by zero changes from -1 to 0."""
+        mine, table, clock = self.save(), self._table, self.clock
+        scratch = mmu.PageTable(self.arena)
+        scratch.map_anonymous(mmu.PAGE, mmu.PAGE, 7)
+        scratch.write(mmu.PAGE, b"\xf7\xf9", force=True)  # idiv ecx
+        self.activate(scratch)
+        self.load(self.pristine)
+        self.write("rip", mmu.PAGE)
+        self.write("rcx", 0)
+        before = self.save()
+        self.run(self.clock + 1)
+        after = self.save()
+        if table is not None:
+            self.activate(table)
+        self.load(mine)
+        self.clock = clock
+        scratch.destroy()
+        words = range(0, len(before) - 3, 4)
+        found = [n for n in words if before[n : n + 4] == _NO_EXCEPTION and after[n : n + 4] == bytes(4)]
+        if len(found) != 1:
+            raise RuntimeError("Unicorn's context has another layout than 2.1.4's")
+        return found[0]
 
     # ---- points
 
