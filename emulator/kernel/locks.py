@@ -76,6 +76,18 @@ class Locks:
             found = self._inodes[key] = Inode()
         return found
 
+    # -- open file descriptions ----------------------------------------------------------------------------------
+
+    def set_open_file(self, file: RegularFile, kind: int, start: int, end: int) -> None:
+        """F_OFD_SETLK: on the host's own description; EAGAIN when another lock is in the way."""
+        length = 0 if end == TO_END else end - start + 1
+        try:
+            self.host.fcntl(file.need_host_fd(), F.OFD_SETLK, _FLOCK.pack(kind, 0, start, length, 0))
+        except LinuxError as error:
+            raise LinuxError(E.EAGAIN if error.errno is E.EACCES else error.errno) from None
+        file.locks_used = True
+        self.inode(file).waiting.wake()
+
     # -- POSIX ---------------------------------------------------------------------------------------------------
 
     def test(self, file: RegularFile, owner: object, kind: int, start: int, end: int) -> Lock | None:

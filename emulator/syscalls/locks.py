@@ -68,7 +68,10 @@ def fcntl_lock(t: Task, description: Description, command: int, address: int) ->
         return 0
     _check_direction(description, kind)
     try:
-        locks.set(description, owner, -1 if open_file else t.pid, kind, first, last)
+        if open_file:
+            locks.set_open_file(description, kind, first, last)
+        else:
+            locks.set(description, owner, t.pid, kind, first, last)
     except LinuxError as error:
         if error.errno is not E.EAGAIN or command not in (F.SETLKW, 14, F.OFD_SETLKW):
             raise
