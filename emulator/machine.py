@@ -454,7 +454,7 @@ class Machine:
                 return False
             case Interrupt(number=number):
                 self.cpu.forget_exception()
-                self._trap(task, traps.interrupts.get(number, traps.other))
+                self._trap(task, traps.of(number))
             case Undefined(reason=why):
                 if why:
                     log.warning("%r: %s", task, why)
@@ -470,7 +470,9 @@ class Machine:
 
     def _trap(self, task: Task, trap: Trap) -> None:
         cpu = self.cpu
-        task.fault = Fault(trap.kind)
+        task.fault = Fault(trap.kind, error_code=trap.error_code)
+        if trap.rewind:
+            cpu.write(task.arch.pc, cpu.read(task.arch.pc) - trap.rewind)
         code = trap.code if trap.code_of is None else trap.code_of(cpu) or trap.code
         address = cpu.read(task.arch.pc) if trap.at_pc else 0
         signals.force(task, Siginfo(trap.signo, code, addr=address))
@@ -480,7 +482,12 @@ class Machine:
         code = task.space.handle_fault(address, access)
         if code is None:
             return True
-        task.fault = Fault(FaultKind.PAGE, address, access, mapped)
+        traps = task.arch.traps
+        if traps.no_page_fault(address):
+            self._trap(task, traps.privileged)
+            return True
+        present = address >= traps.kernel_start or (mapped and task.space.is_present(address))
+        task.fault = Fault(FaultKind.PAGE, address, access, present)
         name, si_code = code.value
         signals.force(task, Siginfo(Signal[name], si_code, addr=address))
         return True

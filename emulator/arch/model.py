@@ -201,6 +201,8 @@ class FaultKind(Enum):
 
     PAGE = "page"
     DIVIDE = "divide"
+    X87 = "x87"
+    SIMD = "simd"
     UNDEFINED = "undefined"
     PRIVILEGED = "privileged"
     BREAKPOINT = "breakpoint"
@@ -217,7 +219,8 @@ class Fault:
     kind: FaultKind
     address: int = 0
     access: Access = Access.READ
-    mapped: bool = False
+    mapped: bool = False  # the page is there, the right is missing
+    error_code: int = 0  # what the hardware pushes, for kinds other than PAGE
 
 
 class BadFrame(EmulatorError):  # noqa: N818 - the kernel's word

@@ -41,6 +41,8 @@ class Trap:
     at_pc: bool = False
     kind: FaultKind = FaultKind.PRIVILEGED
     code_of: Callable[[Reads], int] | None = None
+    rewind: int = 0  # the engine reports it behind an instruction of so many bytes, the CPU faults at it
+    error_code: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,16 @@ class Traps:
     undefined: Trap
     privileged: Trap
     other: Trap  # an interrupt number nobody knows
+    software: Callable[[int], Trap] | None = None  # INT n of a vector user mode may not use
+    no_page_fault: Callable[[int], bool] = lambda _address: False  # this address faults as `privileged` does
+    kernel_start: int = 1 << 64  # from here on a page fault says "protection", whatever is there
 
-
-_FPE_CODES = ((1, FPE_FLTINV), (4, FPE_FLTDIV), (8, FPE_FLTOVF), (0x12, FPE_FLTUND), (0x20, FPE_FLTRES))
+    def of(self, number: int) -> Trap:
+        """Return the trap the engine's interrupt `number` is."""
+        found = self.interrupts.get(number)
+        if found is not None:
+            return found
+        return self.software(number) if self.software is not None and number >= 32 else self.other
 
 
 def _fpe_code(status: int) -> int:
@@ -79,6 +88,15 @@ def _sse_code(regs: Reads) -> int:
     return _fpe_code(mxcsr & ~(mxcsr >> 7))
 
 
+def _software_interrupt(number: int) -> Trap:
+    """INT n through a gate that is not user mode's: #GP at the instruction, the vector in the error code."""
+    return Trap(Signal.SIGSEGV, SI_KERNEL, rewind=2, error_code=number << 3 | 2)
+
+
+def _is_non_canonical(address: int) -> bool:
+    return 1 << 47 <= address < (1 << 64) - (1 << 47)
+
+
 X86_TRAPS = Traps(
     interrupts={
         0: Trap(Signal.SIGFPE, FPE_INTDIV, at_pc=True, kind=FaultKind.DIVIDE),
@@ -88,12 +106,15 @@ X86_TRAPS = Traps(
         5: Trap(Signal.SIGSEGV, SI_KERNEL),
         6: Trap(Signal.SIGILL, ILL_ILLOPN, at_pc=True, kind=FaultKind.UNDEFINED),
         13: Trap(Signal.SIGSEGV, SI_KERNEL),
-        16: Trap(Signal.SIGFPE, FPE_FLTINV, at_pc=True, kind=FaultKind.DIVIDE, code_of=_x87_code),
-        19: Trap(Signal.SIGFPE, FPE_FLTINV, at_pc=True, kind=FaultKind.DIVIDE, code_of=_sse_code),
+        16: Trap(Signal.SIGFPE, FPE_FLTINV, at_pc=True, kind=FaultKind.X87, code_of=_x87_code),
+        19: Trap(Signal.SIGFPE, FPE_FLTINV, at_pc=True, kind=FaultKind.SIMD, code_of=_sse_code),
     },
     undefined=Trap(Signal.SIGILL, ILL_ILLOPN, at_pc=True, kind=FaultKind.UNDEFINED),
     privileged=Trap(Signal.SIGSEGV, SI_KERNEL),
     other=Trap(Signal.SIGSEGV, SI_KERNEL),
+    software=_software_interrupt,
+    no_page_fault=_is_non_canonical,
+    kernel_start=(1 << 64) - (1 << 47),
 )
 
 # Unicorn reports QEMU's EXCP_* of target/arm/cpu.h.

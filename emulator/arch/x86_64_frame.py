@@ -36,6 +36,8 @@ _TRAPS = {
     FaultKind.UNDEFINED: 6,
     FaultKind.PRIVILEGED: 13,
     FaultKind.PAGE: 14,
+    FaultKind.X87: 16,
+    FaultKind.SIMD: 19,
 }
 
 
@@ -44,7 +46,7 @@ def trap_fields(fault: Fault | None) -> tuple[int, int, int]:
     if fault is None:
         return 0, 0, 0
     if fault.kind is not FaultKind.PAGE:
-        return 0, _TRAPS[fault.kind], 0
+        return fault.error_code, _TRAPS[fault.kind], 0
     write, fetch = fault.access is Access.WRITE, fault.access is Access.FETCH
     return 4 | fault.mapped | write << 1 | fetch << 4, 14, fault.address
 

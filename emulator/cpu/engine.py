@@ -87,6 +87,8 @@ class Cpu:
         for register in arch.registers:
             if register.initial:
                 self.write(register.name, register.initial)
+        if arch.cpu.uc_arch == "UC_ARCH_X86":
+            self._set_selectors()
         self._old_exception: int | None = None  # offset in a context, once known
         self.pristine = self.save()  # the registers of a CPU just switched on
         # The hot ones are the hook module's own methods.
@@ -235,6 +237,25 @@ class Cpu:
             return Context(self._core.save())
         finally:
             self._core.load(mine)
+
+    def _set_selectors(self) -> None:
+        """Put the selectors a user process has into the engine, where `mov %cs, %eax` finds them.
+
+        Unicorn would load them from a descriptor table, and there is none.  env->segs is an array of {selector, base,
+        limit, flags} of 24 bytes in the order es cs ss ds fs gs; the base of fs can be written, so it can be found.
+        """
+        magic = 0x0123_4567_89AB_CDEF
+        self.write("fs_base", magic)
+        context = bytearray(self.save())
+        fs_base = context.find(magic.to_bytes(8, "little"))
+        self.write("fs_base", 0)
+        if fs_base < 104 or context.count(magic.to_bytes(8, "little")) != 1:
+            return
+        context = bytearray(self.save())
+        for index, name in ((1, "cs"), (2, "ss")):
+            at = fs_base - 8 + (index - 4) * 24
+            context[at : at + 4] = self.arch.register[name].initial.to_bytes(4, "little")
+        self.load(Context(bytes(context)))
 
     def forget_exception(self) -> None:
         """Tell the engine that the exception it reported has been dealt with; call it after each `Interrupt`.

@@ -677,6 +677,13 @@ class AddressSpace:
         self.table.protect(vma.start, vma.length, _page_prot(vma.flags))
         return None
 
+    def is_present(self, address: int) -> bool:
+        """Has the hardware's page table an entry there?  Not before the first touch, and none for PROT_NONE."""
+        vma = self.vmas.at(address)
+        if vma is None or not vma.flags & (VmFlag.READ | VmFlag.WRITE | VmFlag.EXEC):
+            return False
+        return bool(self.table.resident(address & -PAGE_SIZE, PAGE_SIZE)[0] & 1)
+
     def handle_bus(self, address: int) -> FaultCode | None:
         """An access past the end of a mapped file: the file may have grown since it was mapped."""
         vma = self.vmas.at(address)
