@@ -28,6 +28,7 @@ from emulator.kernel.paths import FsState, HostPlace, OpenPlace, Place, VirtualP
 
 if TYPE_CHECKING:
     from emulator.kernel.tasks import Task
+    from emulator.kernel.vma import MappableFile
 
 _TO_HOST = ~(O.CLOEXEC | O.ASYNC)
 _ALWAYS = O.NONBLOCK | O.NOCTTY | O.CLOEXEC
@@ -130,7 +131,7 @@ class Vfs:
         """Open what a walk has found."""
         match place:
             case VirtualPlace(node=None):
-                raise LinuxError(E.EACCES if flags & O.CREAT else E.ENOENT)
+                raise LinuxError(E.ENOENT)
             case VirtualPlace():
                 node = place.existing()
                 if flags & (O.CREAT | O.EXCL) == O.CREAT | O.EXCL:
@@ -151,6 +152,8 @@ class Vfs:
         wanted = flags & _TO_HOST | _ALWAYS
         if not place.follow:
             wanted |= O.NOFOLLOW
+        if flags & (O.ACCMODE | O.TRUNC):
+            self._deny_write(t, place)
         if place.slash:
             if flags & O.CREAT:
                 raise LinuxError(E.EISDIR)
@@ -185,6 +188,16 @@ class Vfs:
         if kind == stat.S_IFIFO:
             return open_fifo(t, self.walker, holder, status, kept)
         return HostStream(self.walker, holder.take(), kept)
+
+    def _deny_write(self, t: Task, place: HostPlace) -> None:
+        """ETXTBSY for a file that a process executes (deny_write_access)."""
+        try:
+            status = self.host.stat(place.name, place.dir_fd, place.follow)
+        except LinuxError:
+            return
+        for exe in _programs(t):
+            if exe.mmap_identity() == (status.st_dev, status.st_ino):
+                raise LinuxError(E.ETXTBSY)
 
     def _open_special(self, t: Task, place: HostPlace, flags: int) -> Description:
         """ENXIO: a FIFO opened for writing that nobody reads; a device without a driver; a socket; /dev/tty."""
@@ -293,14 +306,18 @@ class Vfs:
 
     # -- places for calls that take names ------------------------------------------------------------------------
 
-    def name(self, t: Task, path: bytes, dirfd: int = AT.FDCWD, *, missing: E = E.EACCES) -> HostPlace:
+    def name(
+        self, t: Task, path: bytes, dirfd: int = AT.FDCWD, *, missing: E = E.EACCES, refusal: E = E.EPERM
+    ) -> HostPlace:
         """The place of a name to be made, removed or renamed; the emulator's own names refuse."""
         place = self.walker.resolve(t, dirfd, path, follow=False)
         if isinstance(place, HostPlace):
             return place
         if isinstance(place, VirtualPlace) and place.node is None:
             raise LinuxError(missing)
-        raise LinuxError(E.EPERM)
+        if refusal is E.ENOTDIR and isinstance(place, VirtualPlace) and isinstance(place.node, VirtualDirectory):
+            raise LinuxError(E.EPERM)
+        raise LinuxError(refusal)
 
     def new_name(self, t: Task, path: bytes, dirfd: int = AT.FDCWD, *, directory: bool = False) -> HostPlace:
         """The place of a name to be made: EEXIST for the emulator's own, ENOENT for a trailing slash on a file."""
@@ -389,6 +406,16 @@ class Vfs:
             return b"".join(parts)
         finally:
             description.close()
+
+
+def _programs(t: Task) -> list[MappableFile]:
+    """What is being executed, each once; zombies have no memory, and so no program."""
+    found: dict[int, MappableFile] = {}
+    for group in t.kernel.groups.values():
+        space = group.leader.space if group.leader is not None and not group.zombie else None
+        if space is not None and space.exe is not None:
+            found[id(space.exe)] = space.exe
+    return list(found.values())
 
 
 class Pin:

@@ -14,7 +14,8 @@ from emulator.errors import LinuxError
 from emulator.kernel.files.description import POLLIN, POLLOUT, Description
 from emulator.kernel.files.pipe import PipeEnd, broken_pipe
 from emulator.kernel.files.regular import HostFile, RegularFile
-from emulator.kernel.files.virtual import VirtualFileDescription
+from emulator.kernel.files.virtual import VirtualDirectory, VirtualFileDescription
+from emulator.kernel.paths import VirtualPlace
 from emulator.kernel.tasks import Task
 from emulator.kernel.waits import Block, Wait
 from emulator.syscalls.io import MAX_RW_COUNT, for_reading, for_writing, readv, vector_buffers
@@ -101,7 +102,11 @@ def truncate(t: Task, pathname: Ptr, length: Long) -> None:
     """truncate(2)."""
     if length < 0:
         raise LinuxError(E.EINVAL)
-    pin = t.kernel.vfs.pinned(t, path_at(t, pathname))
+    path = path_at(t, pathname)
+    place = t.kernel.vfs.walker.resolve(t, AT.FDCWD, path)
+    if isinstance(place, VirtualPlace) and not isinstance(place.existing(), VirtualDirectory):
+        return  # as root may, and nothing comes of it
+    pin = t.kernel.vfs.pinned(t, path)
     t.kernel.host.truncate(pin.path, length)
 
 

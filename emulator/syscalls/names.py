@@ -64,7 +64,7 @@ def unlinkat(t: Task, dirfd: Fd, pathname: Ptr, flags: UInt) -> None:
     if flags & ~AT.REMOVEDIR:
         raise LinuxError(E.EINVAL)
     path = path_at(t, pathname)
-    place = t.kernel.vfs.name(t, path, dirfd, missing=E.ENOENT)
+    place = t.kernel.vfs.name(t, path, dirfd, missing=E.ENOENT, refusal=E.ENOTDIR if flags else E.EPERM)
     if flags:
         if place.name == b"." and not place.direct:
             last = path.rstrip(b"/").rpartition(b"/")[2]
@@ -98,8 +98,8 @@ def renameat2(t: Task, olddirfd: Fd, oldpath: Ptr, newdirfd: Fd, newpath: Ptr, f
         raise LinuxError(E.EINVAL)
     first, second = path_at(t, oldpath), path_at(t, newpath)
     vfs = t.kernel.vfs
-    old = vfs.name(t, first, olddirfd, missing=E.ENOENT)
-    new = vfs.name(t, second, newdirfd, missing=E.EXDEV)
+    old = vfs.name(t, first, olddirfd, missing=E.ENOENT, refusal=E.EXDEV)
+    new = vfs.name(t, second, newdirfd, missing=E.EXDEV, refusal=E.EXDEV)
     if not old.direct or not new.direct:
         if (old.name == b"." and not old.direct) or (new.name == b"." and not new.direct):
             raise LinuxError(E.EBUSY)

@@ -100,7 +100,7 @@ class TaskFile(VirtualFile):
 
     def store(self, t: Task, data: bytes) -> None:
         if self._store is None:
-            raise LinuxError(E.EACCES)
+            raise LinuxError(E.EINVAL)
         self._store(still_there(self.task), data)
 
 
@@ -173,7 +173,7 @@ class FdDirectory(VirtualDirectory):
         self._info = name == b"fdinfo"
 
     def lookup(self, t: Task, name: bytes) -> Node | None:
-        if not name.isdigit() or len(name) > 9:
+        if not name.isdigit() or len(name) > 9 or (len(name) > 1 and name.startswith(b"0")):
             return None
         fd = int(name)
         table = table_of(self.task)

@@ -103,7 +103,7 @@ def comm(task: Task) -> str:
 
 def set_comm(task: Task, data: bytes) -> None:
     """A thread of the process may rename it."""
-    task.name = data.rstrip(b"\n")[:15].decode(errors="surrogateescape")
+    task.name = data[:15].decode(errors="surrogateescape")
 
 
 def maps(task: Task) -> str:
@@ -145,7 +145,7 @@ def status(task: Task) -> str:
     alive = _alive(task)
     tracer = task.trace.tracer.pid if task.trace is not None and getattr(task.trace, "tracer", None) else 0
     lines = [
-        f"Name:\t{task.name}",
+        "Name:\t" + task.name.replace("\\", "\\\\").replace("\n", "\\n"),
         *([f"Umask:\t{task.fs.umask:04o}"] if alive else []),
         f"State:\t{state_of(task)}",
         f"Tgid:\t{group.tgid}",

@@ -15,6 +15,7 @@ from zlib import crc32
 from emulator.abi.errno import E
 from emulator.abi.fcntl import O
 from emulator.errors import LinuxError
+from emulator.kernel.credentials import CAP_DAC_OVERRIDE
 from emulator.kernel.files.description import (
     Description,
     ReadBuffers,
@@ -107,16 +108,17 @@ class VirtualFile(Node):
 
     def store(self, t: Task, data: bytes) -> None:
         """One write(2)."""
-        raise LinuxError(E.EIO)
+        raise LinuxError(E.EINVAL)
 
     def open(self, t: Task, flags: int) -> Description:
         """A snapshot for reading, a sink for writing."""
         if flags & O.DIRECTORY:
             raise LinuxError(E.ENOTDIR)
-        if flags & O.ACCMODE != O.RDONLY and not self.mode & 0o222:
-            raise LinuxError(E.EACCES)
-        if flags & O.ACCMODE != O.WRONLY and not self.mode & 0o444:
-            raise LinuxError(E.EACCES)
+        if not t.credentials.capable(CAP_DAC_OVERRIDE):
+            wanted = {O.RDONLY: 0o444, O.WRONLY: 0o222}.get(flags & O.ACCMODE, 0o666)
+            shift = 0o700 if t.credentials.fsuid == self.uid else 0o007
+            if self.mode & wanted & shift != wanted & shift:
+                raise LinuxError(E.EACCES)
         return VirtualFileDescription(t.kernel.host, flags, self, t)
 
 
@@ -148,7 +150,7 @@ class MagicLink(VirtualLink):
 
 
 class VirtualFileDescription(Description):
-    """An open VirtualFile: the text as it was at the first read from offset 0."""
+    """An open VirtualFile: the text as it was at the last read from offset 0."""
 
     __slots__ = ("_data", "_offset", "_opener", "node")
 
@@ -161,7 +163,7 @@ class VirtualFileDescription(Description):
         self.node = node
         self._opener = opener
         self._offset = 0
-        self._data = node.content(opener) if self.readable else b""
+        self._data: bytes | None = None
 
     def read(self, t: Task, buffers: ReadBuffers) -> int:
         """From the snapshot; reading again from the start makes a new one."""
@@ -173,7 +175,7 @@ class VirtualFileDescription(Description):
         """From the snapshot."""
         if not self.readable:
             raise LinuxError(E.EBADF)
-        if offset == 0 and self._offset != 0:
+        if self._data is None or (offset == 0 and self._offset != 0):
             self._data = self.node.content(t or self._opener)
         return scatter(buffers, memoryview(self._data)[offset:])
 
@@ -201,7 +203,7 @@ class VirtualFileDescription(Description):
         if target < 0:
             raise LinuxError(E.EINVAL)
         if target == 0:
-            self._data = self.node.content(self._opener) if self.readable else b""
+            self._data = None
         self._offset = target
         return target
 
