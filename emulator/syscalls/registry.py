@@ -96,6 +96,16 @@ def compile_entry(handler: Handler, bits: int) -> Entry:
     return entry
 
 
+def _first_call(entries: dict[int, Entry], number: int, handler: Handler, bits: int) -> Entry:
+    """An entry that compiles itself when it is first called: most programs use few system calls, all must start."""
+
+    def first(t: Task, args: tuple[int, ...]) -> int | None:
+        entry = entries[number] = compile_entry(handler, bits)
+        return entry(t, args)
+
+    return first
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """The system calls of one ISA: by number, compiled; and every number's name."""
@@ -127,7 +137,10 @@ def table_for(names: Mapping[int, str], bits: int) -> Table:
     load_all()
     key = (id(names), bits)
     if key not in _tables:
-        entries = {number: compile_entry(_handlers[name], bits) for number, name in names.items() if name in _handlers}
+        entries: dict[int, Entry] = {}
+        for number, name in names.items():
+            if name in _handlers:
+                entries[number] = _first_call(entries, number, _handlers[name], bits)
         _tables[key] = Table(entries, names)
     return _tables[key]
 
