@@ -13,6 +13,8 @@ from gdbstub.thread_id import ALL
 # What the client may offer that changes how stops are spelled: feature -> field
 _SPELLING = {name.name.replace("_", "-"): name.name for name in fields(StopFormat)}
 
+_FORK_FEATURES = ("fork-events+", "vfork-events+", "exec-events+")
+
 
 @packet("qSupported[:features]", advertises="multiprocess+;QStartNoAckMode+;no-resumed+;error-message+;vContSupported+")
 def supported(c: Context, features: bytes = b"") -> Reply:
@@ -25,7 +27,8 @@ def supported(c: Context, features: bytes = b"") -> Reply:
         if c.has(ForkEvents):
             form = c.form
             c.target.set_fork_events(fork=form.fork_events, vfork=form.vfork_events, exec_=form.exec_events)
-    return f"PacketSize={c.packet_size:x};{';'.join(c.advertised)}".encode()
+    advertised = (*c.advertised, *_FORK_FEATURES) if c.has(ForkEvents) else c.advertised
+    return f"PacketSize={c.packet_size:x};{';'.join(advertised)}".encode()
 
 
 @packet("QStartNoAckMode")
