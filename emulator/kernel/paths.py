@@ -8,6 +8,7 @@ Sources: man 7 path_resolution, man 2 openat2 (RESOLVE_IN_ROOT), fs/namei.c.
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 PATH_MAX = 4096
 NAME_MAX = 255
 MAX_LINKS = 40
+_OWN_NAMES = re.compile(rb"(?:^|/)(?:proc|dev)(?:/|$)")
 
 
 Position: TypeAlias = "HostDirectory | Node"
@@ -134,8 +136,8 @@ class Walker:
         return self.walk(t, start, path, follow=follow)
 
     def special(self, path: bytes) -> bool:
-        """Can this path meet a name of the emulator's?  May say yes too often."""
-        return b"proc" in path or b"dev" in path
+        """Does this path have a component that can be the emulator's?"""
+        return (b"proc" in path or b"dev" in path) and _OWN_NAMES.search(path) is not None
 
     def in_sysroot(self, path: bytes) -> bytes:
         """The path inside the sysroot if something is there, else as it is (qemu's -L)."""
