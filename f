@@ -1,1 +1,1 @@
-xxxxxxxxxxabcdef0123456789abcdef
+x

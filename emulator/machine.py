@@ -320,7 +320,7 @@ class Machine:
                         kernel.events.append(SyscallReturn(task, call.number))
                         return False
                 case CallPhase.DONE | CallPhase.NONE:
-                    if convention.saved and not call.check_restart:  # delivery still has to know which call it was
+                    if convention.saved and not call.check_restart:
                         cpu.write(convention.saved, self._mask)
                     call.finish()
                     return self._call_stepped(task) and not kernel.events

@@ -230,6 +230,8 @@ class Kernel:
         """Has no member a parent in another group of the same session? (setpgid(2), "orphaned process group")"""
         for group in self.members(pgid):
             parent = group.parent
+            if group is self.first_group:
+                return False  # its parent is outside: whoever started the emulator looks after it
             if parent is not None and parent.pgid != pgid and parent.session is group.session:
                 return False
         return True

@@ -38,7 +38,7 @@ def futex(t: Task, address: Ptr, operation: Int, value: UInt, timeout: Ptr, addr
     """futex(2)."""
     shared = not operation & PRIVATE
     command = operation & ~(PRIVATE | CLOCK_REALTIME)
-    if command == FUTEX_WAKE:
+    if command == FUTEX_WAKE and not operation & CLOCK_REALTIME:
         return core.wake(t.kernel, key_of(t, address, shared=shared), max(_s32(value), 1))
     realtime = bool(operation & CLOCK_REALTIME)
     if realtime and command not in _CAN_REALTIME:
