@@ -38,6 +38,7 @@ _ACCESS = {access.value: access for access in Access}
 _HOOK_KIND = {WatchKind.WRITE: 2, WatchKind.READ: 1, WatchKind.ACCESS: 3}
 _WATCH_KIND = {2: WatchKind.WRITE, 1: WatchKind.READ, 3: WatchKind.ACCESS}
 
+MAX_SHADOWS = 16  # engine.h
 AVX_REASON = "AVX code: no CPU model of the engine executes it; build for x86-64-v2 or run without GLIBC_TUNABLES"
 
 
@@ -81,8 +82,11 @@ class Cpu:
         engines = (self._new_engine(), self._new_engine())
         spare_exit_checks(arch, engines[0])
         self._core = mmu.backend.Core(arena, self._spec(*engines))
-        for name, value in arch.cpu.setup:
-            for engine in engines:
+        for engine in engines:
+            for system in arch.cpu.system:
+                number = uc_register(arch, "CP_REG")
+                engine.reg_write(number, (*system.key, engine.reg_read(number, system.key) | system.set_bits))
+            for name, value in arch.cpu.setup:
                 engine.reg_write(uc_register(arch, name), value)
         for register in arch.registers:
             if register.initial:
@@ -94,7 +98,7 @@ class Cpu:
         # The hot ones are the hook module's own methods.
         self.run: Callable[..., Exit] = self._core.run
         self.step: Callable[..., Exit] = self._core.step
-        self.step_range: Callable[[int, int, int], Exit] = self._core.step_range
+        self.step_range: Callable[..., Exit] = self._core.step_range
         self.request_stop: Callable[[], None] = self._core.request_stop
         self.set_syscall_result: Callable[[int], None] = self._core.set_syscall_result
         self.stats: Callable[[], dict[str, int]] = self._core.stats
@@ -137,6 +141,7 @@ class Cpu:
             "insn_sysenter": x86_const.UC_X86_INS_SYSENTER if x86 else 0,
             "isa": _ISA.get(arch.cpu.uc_arch, 2),
             "reports_before": int(arch.watch_reports_before),
+            "saved_shadow": -1 - self._layout.slots[convention.saved].number if convention.saved else MAX_SHADOWS - 1,
             "cpuid": struct.pack(f"={len(masks)}I", *masks),
             "Syscall": exits.Syscall,
             "PageFault": lambda address, access, mapped: exits.PageFault(address, _ACCESS[access], mapped),

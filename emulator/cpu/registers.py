@@ -55,7 +55,7 @@ class Layout:
     def __init__(self, arch: Arch) -> None:
         self.slots: dict[str, Slot] = {}
         self.stack = tuple(f"st{n}" for n in range(8))
-        self.masks = {r.name: (1 << r.bits) - 1 for r in arch.registers}
+        self.masks = {r.name: r.user_mask & (1 << r.bits) - 1 for r in arch.registers}
         self.has_stack = "st0" in self.masks
         self.status = "fstat"
         offset = 0

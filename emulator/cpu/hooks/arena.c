@@ -81,7 +81,7 @@ uint64_t arena_new_frame(Arena *a, bool zero)
         if (zero)
             memset(frame_host(a, f), 0, PAGE);
     } else {
-        if (a->next >= a->capacity)
+        if (a->next >= a->top)
             return 0;
         f = a->next++;
     }
@@ -141,11 +141,9 @@ static uint64_t new_run(Arena *a, uint64_t count)
             *r = a->free_runs[--a->n_runs];
         return base;
     }
-    if (count > a->capacity - a->next)
+    if (count > a->top - a->next)
         return 0;
-    uint64_t base = a->next;
-    a->next += count;
-    return base;
+    return a->top -= count;
 }
 
 static void free_run(Arena *a, uint64_t base, uint64_t count)
@@ -238,8 +236,11 @@ static PyObject *arena_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(a);
         return PyErr_NoMemory();
     }
-    madvise(a->base, capacity << PAGE_SHIFT, MADV_NOHUGEPAGE); /* resident memory follows what the guest touches */
+    /* Frames that pages own are handed out from the bottom, one after the other: huge pages fit them, and random access
+     * needs them.  Runs come from the top: a sparse shared object must cost what is touched. */
+    madvise(a->base, capacity << PAGE_SHIFT, MADV_HUGEPAGE);
     a->next = 1;
+    a->top = capacity;
     guard(a);
     return (PyObject *)a;
 }
@@ -316,7 +317,10 @@ static PyObject *arena_shared_anonymous(Arena *a, PyObject *args)
     long long count;
     if (!PyArg_ParseTuple(args, "L", &count))
         return NULL;
-    return (PyObject *)new_frames(a, count > 0 ? (uint64_t)count : 0);
+    Frames *f = new_frames(a, count > 0 ? (uint64_t)count : 0);
+    if (f)
+        madvise(frame_host(a, f->base), f->count << PAGE_SHIFT, MADV_NOHUGEPAGE);
+    return (PyObject *)f;
 }
 
 static PyObject *arena_get_limit(Arena *a, void *unused)

@@ -3,6 +3,9 @@
 #include <stdatomic.h>
 #include <string.h>
 
+/* struct uc_context of <uc_priv.h>: the registers follow a 40-byte header; checked when the core is made. */
+enum { CONTEXT_HEADER = 40 };
+
 /* ---- engines ------------------------------------------------------------------------------------------------------- */
 
 static void forget_frame(Core *c, Engine *e, uint64_t frame)
@@ -117,6 +120,29 @@ static void run_stepper(Core *c, uint64_t steps)
             c->clock--; /* it did not complete */
             c->steps_left++;
         }
+    }
+}
+
+/* Intel SDM 3, table 6-5: a second contributory exception while one is handled is a double fault.  Nobody tells the
+ * engine that the first was handled (`env->old_exception` stays), so the next division by zero would come as one, and
+ * the third stops the CPU for good.  The field is found by what it does: -1 in a fresh CPU, the exception's number now. */
+static void forget_exception(Core *c)
+{
+    if (c->isa != ISA_X86_64)
+        return;
+    c->u.context_save(c->live->uc, c->context);
+    char *now = (char *)c->context + CONTEXT_HEADER;
+    size_t n = c->context_size - CONTEXT_HEADER;
+    int32_t number = c->interrupt, none = -1, value;
+    if (!c->exception_offset && (number == 0 || (number >= 10 && number <= 13)))
+        for (size_t at = 0; at + 4 <= n; at += 4) {
+            memcpy(&value, c->fresh + at, 4);
+            if (value == -1 && !memcmp(now + at, &number, 4))
+                c->exception_offset = at;
+        }
+    if (c->exception_offset && memcmp(now + c->exception_offset, &none, 4)) {
+        memcpy(now + c->exception_offset, &none, 4);
+        c->u.context_restore(c->live->uc, c->context);
     }
 }
 
@@ -274,6 +300,7 @@ static enum Answer answer(Core *c, uint64_t until)
     case W_FAULT:
         return answer_fault(c);
     case W_INTERRUPT:
+        forget_exception(c);
         return A_INTERRUPT;
     case W_INVALID:
         return A_UNDEFINED;
@@ -372,7 +399,7 @@ static PyObject *make_answer(Core *c, enum Answer got)
     uint64_t pc = core_reg(c, c->live, c->reg_pc);
     unsigned long long at = c->fault_address;
     PyObject *access, *out;
-    c->stopped_at = got == A_POINT ? pc : NOWHERE;
+    c->shadows[c->saved_shadow] = got == A_SYSCALL ? core_reg(c, c->live, c->reg_nr) : UINT64_MAX;
     switch (got) {
     case A_SYSCALL:
         return make_syscall(c);
@@ -435,7 +462,7 @@ static PyObject *core_run(Core *c, PyObject *const *args, Py_ssize_t n)
         return NULL;
     int skip = n > 1 ? PyObject_IsTrue(args[1]) : 0;
     uint64_t pc = core_reg(c, c->live, c->reg_pc);
-    c->skip_pc = (skip || c->stopped_at == pc) && c->table->n_points && table_has_point(c->table, pc) ? pc : NOWHERE;
+    c->skip_pc = skip && c->table->n_points && table_has_point(c->table, pc) ? pc : NOWHERE;
     enum Answer got;
     c->running = true;
     Py_BEGIN_ALLOW_THREADS
@@ -448,9 +475,10 @@ static PyObject *core_run(Core *c, PyObject *const *args, Py_ssize_t n)
 static PyObject *core_step(Core *c, PyObject *args)
 {
     unsigned long long count = 1;
-    if (!PyArg_ParseTuple(args, "|K", &count) || !may_run(c))
+    int skip = 1;
+    if (!PyArg_ParseTuple(args, "|Kp", &count, &skip) || !may_run(c))
         return NULL;
-    c->skip_pc = core_reg(c, c->live, c->reg_pc);
+    c->skip_pc = skip ? core_reg(c, c->live, c->reg_pc) : NOWHERE;
     enum Answer got;
     c->running = true;
     Py_BEGIN_ALLOW_THREADS
@@ -463,9 +491,10 @@ static PyObject *core_step(Core *c, PyObject *args)
 static PyObject *core_step_range(Core *c, PyObject *args)
 {
     unsigned long long start, end, until;
-    if (!PyArg_ParseTuple(args, "KKK", &start, &end, &until) || !may_run(c))
+    int skip = 1;
+    if (!PyArg_ParseTuple(args, "KKK|p", &start, &end, &until, &skip) || !may_run(c))
         return NULL;
-    c->skip_pc = core_reg(c, c->live, c->reg_pc);
+    c->skip_pc = skip ? core_reg(c, c->live, c->reg_pc) : NOWHERE;
     enum Answer got;
     c->running = true;
     Py_BEGIN_ALLOW_THREADS
@@ -583,32 +612,27 @@ static PyObject *core_set_result(Core *c, PyObject *value)
     Py_RETURN_NONE;
 }
 
-/* struct uc_context of <uc_priv.h>: the registers follow a 40-byte header; checked when the core is made. */
-enum { CONTEXT_HEADER = 40 };
-
 static PyObject *core_save(Core *c, PyObject *unused)
 {
     size_t n = c->context_size - CONTEXT_HEADER;
-    PyObject *out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(n + sizeof c->shadows + sizeof c->stopped_at));
+    PyObject *out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(n + sizeof c->shadows));
     if (!out)
         return NULL;
     c->u.context_save(c->live->uc, c->context);
     char *to = PyBytes_AS_STRING(out);
     memcpy(to, (char *)c->context + CONTEXT_HEADER, n);
     memcpy(to + n, c->shadows, sizeof c->shadows);
-    memcpy(to + n + sizeof c->shadows, &c->stopped_at, sizeof c->stopped_at);
     return out;
 }
 
 static PyObject *core_load(Core *c, PyObject *blob)
 {
     size_t n = c->context_size - CONTEXT_HEADER;
-    if (!PyBytes_Check(blob) || (size_t)PyBytes_GET_SIZE(blob) != n + sizeof c->shadows + sizeof c->stopped_at)
+    if (!PyBytes_Check(blob) || (size_t)PyBytes_GET_SIZE(blob) != n + sizeof c->shadows)
         return PyErr_Format(PyExc_ValueError, "not a context of this CPU");
     const char *from = PyBytes_AS_STRING(blob);
     memcpy((char *)c->context + CONTEXT_HEADER, from, n);
     memcpy(c->shadows, from + n, sizeof c->shadows);
-    memcpy(&c->stopped_at, from + n + sizeof c->shadows, sizeof c->stopped_at);
     c->u.context_restore(c->live->uc, c->context);
     Py_RETURN_NONE;
 }
@@ -654,7 +678,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     Py_INCREF(arena);
     c->arena = arena;
-    c->skip_pc = c->allow_pc = c->stopped_at = NOWHERE;
+    c->skip_pc = c->allow_pc = NOWHERE;
     struct { const char *name; void *to; } functions[] = {
         {"uc_emu_start", &c->u.emu_start}, {"uc_emu_stop", &c->u.emu_stop}, {"uc_reg_read", &c->u.reg_read},
         {"uc_reg_write", &c->u.reg_write}, {"uc_hook_add", &c->u.hook_add}, {"uc_ctl", &c->u.ctl},
@@ -668,7 +692,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         {"arg0", &c->reg_args[0]}, {"arg1", &c->reg_args[1]}, {"arg2", &c->reg_args[2]}, {"arg3", &c->reg_args[3]},
         {"arg4", &c->reg_args[4]}, {"arg5", &c->reg_args[5]}, {"syscall_interrupt", &c->syscall_interrupt},
         {"insn_syscall", &c->insn_syscall}, {"insn_sysenter", &c->insn_sysenter}, {"isa", (int *)&c->isa},
-        {"reports_before", &c->reports_before},
+        {"reports_before", &c->reports_before}, {"saved_shadow", &c->saved_shadow},
     };
     struct { const char *name; PyObject **to; } objects[] = {
         {"Syscall", &c->Syscall}, {"PageFault", &c->PageFault}, {"BusError", &c->BusError}, {"Interrupt", &c->Interrupt},
@@ -709,7 +733,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     c->live = &c->runner;
     if (c->u.context_alloc(c->runner.uc, &c->context) || c->u.context_alloc(c->runner.uc, &c->kept))
         goto fail;
-    if (arena->next >= arena->capacity)
+    if (arena->next >= arena->top)
         goto fail;
     c->scratch = arena->next++;
     c->context_size = c->u.context_size(c->runner.uc);
@@ -717,6 +741,11 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_RuntimeError, "this Unicorn lays its context out differently");
         goto fail;
     }
+    c->fresh = PyMem_RawMalloc(c->context_size);
+    if (!c->fresh)
+        goto fail;
+    c->u.context_save(c->runner.uc, c->context);
+    memcpy(c->fresh, (char *)c->context + CONTEXT_HEADER, c->context_size - CONTEXT_HEADER);
     Engine *both[] = {&c->runner, &c->stepper};
     for (int i = 0; i < 2; i++) {
         c->u.ctl(both[i]->uc, UC_CTL_WRITE(UC_CTL_USE_EXITS, 1), 1);
@@ -740,6 +769,7 @@ static void core_dealloc(Core *c)
     if (c->kept)
         c->u.context_free(c->kept);
     PyMem_RawFree(c->slots);
+    PyMem_RawFree(c->fresh);
     PyMem_RawFree(c->runner.writable_code);
     PyMem_RawFree(c->stepper.writable_code);
     PyObject *held[] = {c->Syscall, c->PageFault, c->BusError, c->Interrupt, c->Undefined, c->Privileged, c->BreakpointHit,

@@ -116,7 +116,9 @@ typedef struct Core {
     void *context, *kept; /* scratch for moving state; the state before an instruction */
     size_t context_size;
     uint64_t shadows[MAX_SHADOWS];
-    uint64_t stopped_at; /* a breakpoint hit was reported here */
+    int saved_shadow; /* which shadow is orig_rax: the number of the call at a syscall exit, else -1 */
+    char *fresh; /* the registers of a new CPU */
+    size_t exception_offset;
     bool running, started;
     uint64_t fences;
     /* the answers' types */

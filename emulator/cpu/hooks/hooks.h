@@ -34,7 +34,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     uint8_t *base;
-    uint64_t capacity, next, used, limit;
+    uint64_t capacity, next, top, used, limit; /* frames: handed out from `next` up, runs from `top` down */
     uint32_t *refs;
     uint8_t *flags;
     uint64_t *free_frames;

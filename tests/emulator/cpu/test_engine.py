@@ -118,7 +118,7 @@ def test_breakpoints_stop_before_and_are_free_elsewhere(tmp_path: Path) -> None:
     m = Bare(code)
     m.cpu.insert_breakpoint(m.table, at["here"])
     for n in range(5):
-        assert m.cpu.run(FOREVER) == BreakpointHit(at["here"])
+        assert m.cpu.run(FOREVER, True) == BreakpointHit(at["here"])
         assert (m.read("rip"), m.read("rax"), m.read("rbx")) == (at["here"], n + 1, n)
         assert m.cpu.clock == 2 + 4 * n
     m.cpu.remove_breakpoint(m.table, at["here"])
@@ -126,20 +126,40 @@ def test_breakpoints_stop_before_and_are_free_elsewhere(tmp_path: Path) -> None:
     assert m.cpu.clock == 22
 
 
-def test_a_breakpoint_at_the_start_is_only_skipped_when_it_was_reported(tmp_path: Path) -> None:
+def test_a_breakpoint_at_the_start_is_skipped_on_request_only(tmp_path: Path) -> None:
     code, at = assemble(tmp_path, "here: nop; inc eax; jmp here")
     m = Bare(code)
     m.cpu.insert_breakpoint(m.table, at["here"])
     assert m.cpu.run(FOREVER) == BreakpointHit(CODE)
-    assert m.cpu.clock == 0
     assert m.cpu.run(FOREVER) == BreakpointHit(CODE)
+    assert m.cpu.clock == 0
+    assert m.cpu.run(FOREVER, True) == BreakpointHit(CODE)
     assert m.cpu.clock == 3
     assert m.cpu.step(3) is Simple.BUDGET
-    assert m.cpu.run(FOREVER) == BreakpointHit(CODE)  # stepped onto it: not reported yet
     assert m.cpu.clock == 6
-    assert m.cpu.step(3) is Simple.BUDGET
-    assert m.cpu.run(FOREVER, True) == BreakpointHit(CODE)
-    assert m.cpu.clock == 12
+    assert m.cpu.step(1, False) == BreakpointHit(CODE)
+    assert m.cpu.step(4) == BreakpointHit(CODE)
+    assert m.cpu.clock == 9
+
+
+def test_orig_rax_is_the_call_at_a_call_only(tmp_path: Path) -> None:
+    code, _ = assemble(tmp_path, "mov eax, 39; syscall; 1: jmp 1b")
+    m = Bare(code)
+    m.cpu.run(FOREVER)
+    m.cpu.set_syscall_result(5)
+    assert m.read("orig_rax") == 39
+    m.cpu.run(10)
+    assert m.read("orig_rax") == (1 << 64) - 1
+
+
+def test_exceptions_do_not_become_double_faults(tmp_path: Path) -> None:
+    code, _ = assemble(tmp_path, "xor ecx, ecx; div ecx; nop")
+    m = Bare(code)
+    for _ in range(4):
+        for _ in range(3):
+            assert m.cpu.run(FOREVER) == Interrupt(0)
+        assert m.cpu.step() == Interrupt(0)
+    assert m.cpu.clock == 1
 
 
 def test_step_range(tmp_path: Path) -> None:
@@ -194,8 +214,8 @@ def test_contexts_are_values(tmp_path: Path) -> None:
     code, _ = assemble(tmp_path, "1: inc rax; addsd xmm1, xmm0; jmp 1b")
     m = Bare(code)
     m.cpu.write("xmm0", 0x3FF0000000000000)
-    m.cpu.write("orig_rax", 5)
     m.cpu.run(30)
+    m.cpu.write("orig_rax", 5)
     saved, file = m.cpu.save(), m.cpu.read_file()
     m.cpu.run(60)
     m.cpu.write("orig_rax", 9)
