@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from emulator.abi.errno import E
 from emulator.arch.model import Arch
 from emulator.cpu.engine import Cpu
 from emulator.cpu.mmu import Arena
@@ -15,10 +16,12 @@ from emulator.kernel import exec as execve
 from emulator.kernel.credentials import Credentials
 from emulator.kernel.fd_table import FdTable
 from emulator.kernel.host import Host
+from emulator.kernel.image import FatalExec
 from emulator.kernel.kernel import Config, Kernel
 from emulator.kernel.signals import SigHand
 from emulator.kernel.tasks import Task, TaskState
 from emulator.kernel.thread_group import RLIMIT_NOFILE, Session, ThreadGroup
+from emulator.loader.elf import LoadError
 
 _PAGE = 4096
 
@@ -50,6 +53,9 @@ def spawn(kernel: Kernel, path: bytes, argv: Sequence[bytes], envp: Sequence[byt
     kernel.current = task
     try:
         execve.enter(task, program, kernel.cpu)
+    except FatalExec as error:  # a guest would die of SIGSEGV; a user wants to know why
+        kernel.current = None
+        raise LoadError(E.ENOEXEC, error.why) from None
     except BaseException:
         kernel.current = None
         raise

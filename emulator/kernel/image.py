@@ -33,6 +33,10 @@ _RLIMITS = {"AS": RLIMIT_AS, "DATA": RLIMIT_DATA, "STACK": RLIMIT_STACK, "MEMLOC
 class FatalExec(EmulatorError):  # noqa: N818 - what the kernel calls it
     """The new image could not be set up after the old one was gone: SIGSEGV, as force_fatal_sig() does."""
 
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
 
 @dataclass(slots=True)
 class Program:
@@ -80,7 +84,7 @@ def build_space(t: Task, program: Program) -> Entry:
         return _Builder(t, program, space, rng).build()
     except (LinuxError, MemoryFault) as error:
         space.release()
-        raise FatalExec(f"{program.filename.decode(errors='replace')}: {error}") from error
+        raise FatalExec(str(error)) from error
 
 
 @dataclass(slots=True)

@@ -120,9 +120,11 @@ def parse(head: bytes, read: Read, *, interpreter: bool = False) -> Elf:
     """
     bad = E.ELIBBAD if interpreter else E.ENOEXEC
     what = "its interpreter" if interpreter else "it"
-    head = head.ljust(BINPRM_BUF_SIZE, b"\0")
+    length, head = len(head), head.ljust(BINPRM_BUF_SIZE, b"\0")
     if head[:4] != b"\x7fELF":
         raise LoadError(bad, f"{what} is not an ELF file")
+    if length < (64 if head[4] == 2 else 52):
+        raise LoadError(bad, f"{what} is truncated: it ends in its ELF header")
     elf_class, data = head[4], head[5]
     if elf_class not in (1, 2) or data not in (1, 2):
         raise LoadError(bad, f"{what} has a corrupt ELF header (class {elf_class}, byte order {data})")
