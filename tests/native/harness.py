@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 BUILD = ROOT / "build" / "native"
-TIMEOUT_S = 100
+TIMEOUT_S = int(os.environ.get("NATIVE_TIMEOUT", "100"))
 GCC = ("gcc", "-O1", "-g", "-w", "-pthread", "-fno-strict-aliasing")
 KINDS = {
     "dynamic": (*GCC,),
@@ -179,6 +179,8 @@ def main(arguments: list[str]) -> int:
         print(f"{name}: {len(native.cases)} cases, {len(found)} differ")
         for line in found:
             print(f"    {line}")
+        if emulated.status == -1:
+            print(f"    stood still behind: {list(emulated.cases)[-1:]}")
         if found and emulated.stderr:
             print("    stderr:", emulated.stderr[-2000:])
     print(f"{total} cases, {wrong} differ")
