@@ -64,6 +64,7 @@ class Context:
         self.file_process = ANY  # vFile:setfs
         self.saved_registers: dict[int, tuple[ThreadId, Sequence[bytes | None]]] = {}
         self.xfer_key: object = None
+        self.console: list[bytes] = []  # text for the user, sent before the reply
         self.xfer_object = b""
 
     def has(self, ability: type) -> bool:

@@ -134,6 +134,10 @@ class Session:
         if self._log is not None:
             self._log("<", payload)
         reply = self._reply_to(payload)
+        if self._context.console:
+            for text in self._context.console:
+                self._send(b"O" + text.hex().encode())
+            self._context.console.clear()
         if type(reply) is bytes:
             self._send(reply)
             if self._context.non_stop != (self._state is State.NON_STOP):

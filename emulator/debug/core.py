@@ -64,6 +64,10 @@ class Core:
         self.stops: dict[TaskUid, LastStop] = {}
         self.known: dict[ThreadId, TaskUid] = {}  # what the client means by a thread-id
         self.running = False
+        self.exit_requested = False  # `monitor exit`
+        self.tls_disabled = (
+            False  # `monitor set libthread-db-search-path` to somewhere, as gdbserver without the library
+        )
         self._descriptions: dict[str, Description] = {}
         self.last_stopped: ThreadId | None = None
 

@@ -5,17 +5,20 @@ Rule: words in, text out; nothing here evaluates code.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from emulator.abi.memory import PAGE_SIZE
-from emulator.debug.catch import CatchAbility
+from emulator.debug.core import EINVAL
+from emulator.debug.stepping import SteppingAbility
 from emulator.debug.strace import Strace
 from emulator.errors import EmulatorError
 from emulator.kernel.tasks import Task
+from gdbstub.errors import TargetError
 from gdbstub.target import MonitorCommand
 
 
-class MonitorAbility(CatchAbility):
+class MonitorAbility(SteppingAbility):
     """Monitor."""
 
     def monitor_commands(self) -> Sequence[MonitorCommand]:
@@ -27,6 +30,10 @@ class MonitorAbility(CatchAbility):
             MonitorCommand("sockets", "sockets", "open sockets of every process", self._sockets),
             MonitorCommand("strace", "strace on|off", "one line a system call, on the server's stderr", self._strace),
             MonitorCommand("stats", "stats", "counters of the engine and of memory", self._stats),
+            MonitorCommand(
+                "set", "set WHAT VALUE", "gdbserver's settings: debug, remote-debug, debug-format", self._set
+            ),
+            MonitorCommand("exit", "exit", "end every process and the server", self._exit),
             MonitorCommand("clock", "clock", "instructions retired since power-on", self._clock),
         )
 
@@ -79,8 +86,40 @@ class MonitorAbility(CatchAbility):
         rows["tasks"] = len(self.kernel.tasks)
         return "".join(f"{name:<24} {value}\n" for name, value in rows.items())
 
+    def _set(self, words: Sequence[str]) -> str:
+        """Answer in gdbserver's words; only the log level and the thread library's path mean anything here."""
+        what, value = (*words, "", "")[:2]
+        on = value not in ("0", "off", "none", "")
+        match what:
+            case "debug":
+                logging.getLogger("emulator").setLevel(logging.DEBUG if on else logging.ERROR)
+                return f"Debug output {_enabled(on)}.\n"
+            case "remote-debug":
+                logging.getLogger("gdbstub").setLevel(logging.DEBUG if on else logging.ERROR)
+                return f"Protocol debug output {_enabled(on)}.\n"
+            case "event-loop-debug":
+                return f"Event loop debug output {_enabled(on)}.\n"
+            case "debug-hw-points":
+                return f"H/W point debugging output {_enabled(on)}.\n"
+            case "debug-format":
+                return f"All extra debug format options {_enabled(on)}.\n"
+            case "libthread-db-search-path":
+                self.tls_disabled = bool(value)
+                return f"libthread-db-search-path set to `{value}'\n"
+        raise TargetError(EINVAL, f"there is no setting {what!r}")
+
+    def _exit(self, words: Sequence[str]) -> str:
+        for process in list(self.debugged):
+            self.kill(process)
+        self.exit_requested = True
+        return ""
+
     def _clock(self, words: Sequence[str]) -> str:
         return f"{self.kernel.cpu.clock}\n"
+
+
+def _enabled(on: bool) -> str:
+    return "enabled" if on else "disabled"
 
 
 def _name(description: object) -> str:

@@ -67,7 +67,7 @@ class LiveContext:
         names = self._ability.registers_description(self._task).names
         if not 0 <= regnum < len(names):
             raise AgentError(f"there is no register {regnum}")
-        return self._ability.kernel.cpu.read(names[regnum])
+        return int(self._ability.kernel.cpu.read(names[regnum]))
 
     def memory(self, address: int, size: int) -> int:
         """A number in target byte order."""

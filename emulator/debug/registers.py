@@ -78,8 +78,6 @@ class RegistersAbility(Core):
         self.captured.pop(task.uid, None)
 
     def thread_details(self, thread: ThreadId) -> ThreadDetails:
-        """Name and what it does."""
+        """Its name; what it does is `monitor threads`' to say, as gdbserver's list has no such column."""
         task = self.live(thread)
-        wait = task.wait
-        extra = task.state.value if wait is None else f"{task.state.value}: {wait.what}"
-        return ThreadDetails(name=task.name, extra=extra, core=0)
+        return ThreadDetails(name=task.name, core=0)

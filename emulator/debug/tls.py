@@ -23,6 +23,8 @@ class TlsAbility(Core):
     def tls_address(self, thread: ThreadId, offset: int, link_map: int) -> int:
         """Address of the variable at `offset` in the block of the module `link_map`."""
         task = self.live(thread)
+        if self.tls_disabled:
+            raise TargetError(EINVAL, "TLS look-up was switched off")
         reader = GuestReader(task)
         pointer = self.kernel.registers_of(task).read(task.arch.tls)
         try:
