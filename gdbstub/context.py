@@ -80,9 +80,12 @@ class Context:
         """The one thread a packet means; raises NoSuchThread or ThreadExited."""
         if pattern.pid > 0 and pattern.tid > 0:
             return pattern
-        candidates: list[ThreadId] = [self.current, *self.target.threads()]
+        current = self.current
+        if current.is_thread and pattern.matches(current) and self.target.is_alive(current):
+            return current
+        candidates: list[ThreadId] = self.target.threads()
         for candidate in candidates:
-            if candidate.is_thread and pattern.matches(candidate) and self.target.is_alive(candidate):
+            if pattern.matches(candidate):
                 return candidate
         if pattern in (SOME, EVERY) and self.current.is_thread:
             return self.current  # dead: the target says so in its own words

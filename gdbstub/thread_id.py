@@ -5,6 +5,7 @@ Rule: a thread-id on the wire is a pattern; `ThreadId` with positive numbers is 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from gdbstub.encoding import hex_number
@@ -46,6 +47,7 @@ def _number(text: bytes) -> int:
     return hex_number(text)
 
 
+@lru_cache(1024)
 def parse_thread_id(text: bytes, process: int = ANY) -> ThreadId:
     """Read `pPID.TID`, `pPID` (all its threads) or `TID` (of `process`; a lone -1 is every thread).
 

@@ -76,6 +76,24 @@ class Layout:
         self.size = offset
         self.plan = struct.pack(f"={len(plan)}i", *plan)
 
+        self._pieces: dict[int, tuple[slice, ...]] = {}
+        self._order = tuple((r.name, r.bits) for r in arch.registers)
+
+    def pieces(self, status: int) -> tuple[slice, ...]:
+        """Where the architectural bytes of each register lie, in the order of `arch.registers`.
+
+        `status` is fstat: st0..7 lie where TOP says.
+        """
+        top = status >> 11 & 7
+        found = self._pieces.get(top)
+        if found is None:
+            places = []
+            for name, bits in self._order:
+                slot = self.slots[self.physical(name, status) if self.has_stack and name in self.stack else name]
+                places.append(slice(slot.offset, slot.offset + (bits + 7) // 8))
+            found = self._pieces[top] = tuple(places)
+        return found
+
     def physical(self, name: str, status: int) -> str:
         """Return the name under which the file holds a stack-relative x87 register."""
         return self.stack[(int(name[2]) + (status >> 11 & 7)) & 7]
@@ -97,6 +115,12 @@ class RegisterFile:
             slot = self._layout.slots[self._layout.physical(name, self.read(self._layout.status))]
         raw = int.from_bytes(self._bytes[slot.offset : slot.offset + slot.size], "little")
         return raw & self._layout.masks[name]
+
+    def pieces(self) -> list[bytes]:
+        """Every register's bytes, little-endian, in the order of `arch.registers`: what a debugger's `g` wants."""
+        data = bytes(self._bytes)
+        status = self.read(self._layout.status) if self._layout.has_stack else 0
+        return [data[place] for place in self._layout.pieces(status)]
 
     def write(self, name: str, value: int) -> None:
         """Change a register in the file only.  Raises KeyError."""

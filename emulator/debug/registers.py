@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emulator.arch.model import RegisterAccess
+from emulator.cpu.registers import RegisterFile
 from emulator.debug.core import EINVAL, Core
 from emulator.debug.descriptions import Description
 from emulator.kernel.tasks import Task, TaskUid
@@ -20,7 +20,7 @@ from gdbstub.thread_id import ThreadId
 class RegistersAbility(Core):
     """Target registers."""
 
-    captured: dict[TaskUid, RegisterAccess]
+    captured: dict[TaskUid, RegisterFile]
 
     def description(self, process: int) -> TargetDescription:
         """Of the process' ISA; of the machine's while there is no process."""
@@ -28,7 +28,7 @@ class RegistersAbility(Core):
             return self.describe_arch(self.kernel.arch).target
         return self.registers_description(self.leader(process)).target
 
-    def capture(self, task: Task) -> RegisterAccess:
+    def capture(self, task: Task) -> RegisterFile:
         """The register file of a stopped task, read once."""
         file = self.captured.get(task.uid)
         if file is None:
@@ -45,14 +45,18 @@ class RegistersAbility(Core):
         """One register in target byte order."""
         task = self.live(thread)
         known, name, size = self._numbered(task, regnum)
+        kernel = self.kernel
+        if task is kernel.current and task.uid not in self.captured:  # a stop reply wants three of them, not all
+            value: bytes = kernel.cpu.read(name).to_bytes(size, known.order)
+            return value
         return self.capture(task).read(name).to_bytes(size, known.order)
 
     def read_registers(self, thread: ThreadId) -> Sequence[bytes | None]:
         """All of them, of one moment."""
         task = self.live(thread)
         known = self.registers_description(task)
-        read, order = self.capture(task).read, known.order
-        return [read(name).to_bytes(size, order) for name, size in zip(known.names, known.sizes, strict=True)]
+        pieces = self.capture(task).pieces()
+        return pieces if known.order == "little" else [piece[::-1] for piece in pieces]
 
     def write_register(self, thread: ThreadId, regnum: int, value: bytes) -> None:
         """Set one register."""
@@ -73,7 +77,7 @@ class RegistersAbility(Core):
             file.write(name, int.from_bytes(value, known.order))
         self._store(task, file)
 
-    def _store(self, task: Task, file: RegisterAccess) -> None:
+    def _store(self, task: Task, file: RegisterFile) -> None:
         self.kernel.write_registers(task, file)
         self.captured.pop(task.uid, None)
 
