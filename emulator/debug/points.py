@@ -132,6 +132,8 @@ class PointsAbility(RegistersAbility):
         if not point.kinds:
             del points.breakpoints[address]
             self._disclaim(points.table, address)
+            if self.space(process).vmas.at(address) is None:
+                raise MemoryUnreadable(address)  # it went with its memory: gdb warns its user
 
     def _claim(self, table: PageTable, address: int) -> None:
         key = (id(table), address)

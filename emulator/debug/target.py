@@ -17,7 +17,6 @@ from emulator.debug.memory import MemoryAbility
 from emulator.debug.monitor import MonitorAbility
 from emulator.debug.osdata import OsDataAbility
 from emulator.debug.siginfo import SiginfoAbility
-from emulator.debug.stepping import SteppingAbility
 from emulator.debug.tls import TlsAbility
 from emulator.debug.vfile import HostIoAbility
 from gdbstub.errors import TargetError
@@ -33,14 +32,13 @@ def _nowhere(_text: str) -> None:
 
 
 class EmulatorTarget(
-    SteppingAbility,
+    MonitorAbility,
     MemoryAbility,
     SiginfoAbility,
     LibrariesAbility,
     TlsAbility,
     OsDataAbility,
     HostIoAbility,
-    MonitorAbility,
 ):
     """A Linux machine under a debugger.  `write_diagnostic` gets text for the person who runs the server."""
 
