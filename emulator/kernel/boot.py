@@ -40,6 +40,7 @@ def spawn(kernel: Kernel, path: bytes, argv: Sequence[bytes], envp: Sequence[byt
     uid = kernel.tasks.allocate(kernel.ids_in_use())
     session = Session(uid.tid)
     group = ThreadGroup(uid.tid, None, uid.tid, session, SigHand())
+    group.rlimits[RLIMIT_NOFILE] = kernel.host.descriptor_limits
     fds = FdTable(group.rlimits[RLIMIT_NOFILE][0])
     fs = kernel.vfs.initial_state(None, cwd)
     ids = kernel.host.ids()

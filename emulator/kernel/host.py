@@ -179,6 +179,9 @@ class HostDirectory:
         return HostDirectory(self.host, self.host.open(name, _DIRECTORY_FLAGS, 0, self.fd))
 
 
+_OWN_DESCRIPTORS = 128  # directories held open, epoll sets, listeners of the server
+
+
 class Host:
     """The host kernel as the emulator sees it.  Every method raises LinuxError and nothing else."""
 
@@ -189,6 +192,12 @@ class Host:
             with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.initial_umask = os.umask(0)
+        usable = max(hard - _OWN_DESCRIPTORS, 64)
+        self.descriptor_limits = min(soft, usable), usable  # what is left of RLIMIT_NOFILE for a guest process
+
+    def hostname(self) -> str:
+        """uname(2), nodename."""
+        return os.uname().nodename
 
     # -- anything ------------------------------------------------------------------------------------------------
 
@@ -523,6 +532,10 @@ class Host:
         """A small file of the host (/proc, /sys)."""
         with translated(), open(path, "rb") as file:
             return file.read(limit)
+
+    def exists(self, path: str) -> bool:
+        """Is anything there?"""
+        return os.path.lexists(path)
 
     def listdir(self, path: str) -> list[bytes]:
         """Names in a directory, sorted."""

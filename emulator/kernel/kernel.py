@@ -86,7 +86,7 @@ class Kernel:
         self._loaded_at = 0
         self.first_group: ThreadGroup | None = None
         self.watch_calls = False  # the debugger catches calls, or --strace: every call takes the slow path
-        self.hostname: str = config.hostname or "emugdb"
+        self.hostname: str = config.hostname or host.hostname()  # the host's /etc/hosts knows this one
         self.domainname: str = "(none)"
         self.strace: Any = None  # a tracer with entry(task), leave(task, result): --strace
         self.futexes = Futexes()

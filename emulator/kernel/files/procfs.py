@@ -211,7 +211,7 @@ class ProcRoot(VirtualDirectory):
                 return HostTree(name, self, "/proc/sys", _SYS_OWN)
         if name in _OWN:
             return GlobalFile(name, self, _OWN[name])
-        if name in _FROM_HOST:
+        if name in _FROM_HOST and t.kernel.host.exists("/proc/" + name.decode()):
             return HostText(name, self, "/proc/" + name.decode())
         return None
 
@@ -221,5 +221,8 @@ class ProcRoot(VirtualDirectory):
         for name in (b"self", b"thread-self", b"mounts", b"net"):
             yield name, DT_LNK
         yield b"sys", DT_DIR
-        for name in (*_OWN, *_FROM_HOST):
+        for name in _OWN:
             yield name, DT_REG
+        for name in _FROM_HOST:
+            if t.kernel.host.exists("/proc/" + name.decode()):
+                yield name, DT_REG
