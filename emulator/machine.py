@@ -453,7 +453,6 @@ class Machine:
                 kernel.events.append(WatchStop(task, reason))
                 return False
             case Interrupt(number=number):
-                self.cpu.forget_exception()
                 self._trap(task, traps.of(number))
             case Undefined(reason=why):
                 if why:

@@ -30,6 +30,8 @@ PSR_BTYPE, PSR_TCO = 0xC00, 1 << 25
 TRAMPOLINE = struct.pack("<III", 0xD503201F, 0xD2801168, 0xD4000001)
 TRAMPOLINE_ENTRY = 4  # behind a nop: unwinders look up pc - 1
 
+GENERAL = (*(f"x{n}" for n in range(31)), "sp", "pc", "cpsr")
+FPSIMD = ("fpsr", "fpcr", *(f"v{n}" for n in range(32)))
 _CONTEXT = struct.Struct("<Q31QQQQ")  # fault_address, x0..x30, sp, pc, pstate
 
 
@@ -64,11 +66,12 @@ class Aarch64SignalFrame:
         frame = record - FRAME_SIZE
         if frame < 0:
             raise MemoryFault(frame & ((1 << 64) - 1), Access.WRITE, mapped=False)
-        general = [regs.read(f"x{n}") for n in range(31)]
+        general = regs.read_many(GENERAL)
         address, esr = syndrome(fault)
-        context = _CONTEXT.pack(address, *general, regs.read("sp"), regs.read("pc"), regs.read("cpsr"))
-        records = struct.pack("<IIII", FPSIMD_MAGIC, FPSIMD_SIZE, regs.read("fpsr"), regs.read("fpcr"))
-        records += b"".join(regs.read(f"v{n}").to_bytes(16, "little") for n in range(32))
+        context = _CONTEXT.pack(address, *general)
+        fpsr, fpcr, *vectors = regs.read_many(FPSIMD)
+        records = struct.pack("<IIII", FPSIMD_MAGIC, FPSIMD_SIZE, fpsr, fpcr)
+        records += b"".join([value.to_bytes(16, "little") for value in vectors])
         if esr:
             records += struct.pack("<IIQ", ESR_MAGIC, ESR_SIZE, esr)
         ucontext = struct.pack("<QQ", 0, 0) + altstack.saved().pack() + struct.pack("<Q", mask)
@@ -76,16 +79,18 @@ class Aarch64SignalFrame:
         memory.write(frame, body)
         memory.write(record, struct.pack("<QQ", general[29], general[30]))
 
-        regs.write("x0", signo)
-        if action.flags & Sa.SIGINFO:
-            regs.write("x1", frame)
-            regs.write("x2", frame + SIGINFO_SIZE)
-        regs.write("sp", frame)
-        regs.write("x29", record)
         restorer = action.restorer if action.flags & Sa.RESTORER else trampoline + TRAMPOLINE_ENTRY
-        regs.write("x30", restorer)
-        regs.write("pc", action.handler)
-        regs.write("cpsr", regs.read("cpsr") & ~(PSR_BTYPE | PSR_TCO))
+        entry = {
+            "x0": signo,
+            "sp": frame,
+            "x29": record,
+            "x30": restorer,
+            "pc": action.handler,
+            "cpsr": general[33] & ~(PSR_BTYPE | PSR_TCO),
+        }
+        if action.flags & Sa.SIGINFO:
+            entry |= {"x1": frame, "x2": frame + SIGINFO_SIZE}
+        regs.write_many(entry)
 
     def pop(self, regs: RegisterAccess, memory: MemoryAccess) -> Restored:
         """See `emulator.arch.model.SignalFrame`."""
@@ -101,16 +106,11 @@ class Aarch64SignalFrame:
             raise BadFrame(f"pstate {pstate:#x}")
         fpsimd = self._fpsimd(data[SIGINFO_SIZE + MCONTEXT + RESERVED :])
 
-        for n, value in enumerate(general):
-            regs.write(f"x{n}", value)
-        regs.write("sp", sp)
-        regs.write("pc", pc)
-        regs.write("cpsr", pstate)
+        values = dict(zip(GENERAL, (*general, sp, pc, pstate), strict=True))
         fpsr, fpcr = struct.unpack_from("<II", fpsimd, 8)
-        regs.write("fpsr", fpsr)
-        regs.write("fpcr", fpcr)
-        for n in range(32):
-            regs.write(f"v{n}", int.from_bytes(fpsimd[16 + 16 * n : 32 + 16 * n], "little"))
+        vectors = [int.from_bytes(fpsimd[at : at + 16], "little") for at in range(16, FPSIMD_SIZE, 16)]
+        values.update(zip(FPSIMD, (fpsr, fpcr, *vectors), strict=True))
+        regs.write_many(values)
         return Restored(mask & ~UNBLOCKABLE_MASK, altstack)
 
     @staticmethod

@@ -54,6 +54,13 @@ class RegisterAccess(Protocol):
 
     def read(self, name: str) -> int: ...
     def write(self, name: str, value: int) -> None: ...
+    def read_many(self, names: tuple[str, ...]) -> list[int]:
+        """Several in one go; of x87's st0..st7 all (then fstat too) or none."""
+        ...
+
+    def write_many(self, values: Mapping[str, int]) -> None:
+        """Several in one go, with the same condition."""
+        ...
 
 
 class MemoryAccess(Protocol):

@@ -17,11 +17,13 @@ FRAME_SIZE = 440  # pretcode, ucontext, siginfo
 UCONTEXT, SIGINFO = 8, 312
 FPSTATE_SIZE = xstate.XSAVE_SIZE + 4  # with FP_XSTATE_MAGIC2
 USER_CS, USER_SS = 0x33, 0x2B
+NO_CALL = (1 << 64) - 1  # orig_rax outside of a system call
 
 ORDER = (
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx", "rsp", "rip",
     "eflags",
 )  # fmt: skip
+SAVED = (*ORDER, "cs", "gs", "fs", "ss")
 _HEAD = struct.Struct("<QQQiIQ")  # uc_flags uc_link ss_sp ss_flags ss_size
 _CONTEXT = struct.Struct("<18Q4H5Q64x")  # registers, cs gs fs ss, err trapno oldmask cr2 fpstate, reserved
 _SW = struct.Struct("<IIQI28x")  # struct _fpx_sw_bytes
@@ -80,24 +82,26 @@ class X86SignalFrame:
         _SW.pack_into(image, xstate.XCR0_OFFSET, FP_XSTATE_MAGIC1, FPSTATE_SIZE, xstate.XFEATURES, xstate.XSAVE_SIZE)
         image += FP_XSTATE_MAGIC2.to_bytes(4, "little")
         err, trapno, cr2 = trap_fields(fault)
-        values = [regs.read(name) for name in ORDER]
-        selectors = [regs.read(name) & 0xFFFF for name in ("cs", "gs", "fs", "ss")]
+        *values, cs, gs, fs, ss = regs.read_many(SAVED)
+        selectors = (cs & 0xFFFF, gs & 0xFFFF, fs & 0xFFFF, ss & 0xFFFF)
         context = _CONTEXT.pack(*values, *selectors, err, trapno, mask, cr2, fpstate)
         uc_flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
         ucontext = struct.pack("<QQ", uc_flags, 0) + altstack.saved().pack() + context + struct.pack("<Q", mask)
         memory.write(fpstate, bytes(image))
         memory.write(frame, struct.pack("<Q", action.restorer) + ucontext + siginfo)
 
-        regs.write("rdi", signo)
-        regs.write("rsi", frame + SIGINFO)
-        regs.write("rdx", frame + UCONTEXT)
-        regs.write("rax", 0)
-        regs.write("rsp", frame)
-        regs.write("rip", action.handler)
-        regs.write("cs", USER_CS)
-        regs.write("ss", USER_SS)
-        regs.write("eflags", regs.read("eflags") & ~(DF | RF | TF))
-        regs.write("orig_rax", (1 << 64) - 1)
+        regs.write_many({
+            "rdi": signo,
+            "rsi": frame + SIGINFO,
+            "rdx": frame + UCONTEXT,
+            "rax": 0,
+            "rsp": frame,
+            "rip": action.handler,
+            "cs": USER_CS,
+            "ss": USER_SS,
+            "eflags": values[-1] & ~(DF | RF | TF),
+            "orig_rax": NO_CALL,
+        })  # fmt: skip
         xstate.reset(regs)
 
     def pop(self, regs: RegisterAccess, memory: MemoryAccess) -> Restored:
@@ -111,13 +115,9 @@ class X86SignalFrame:
             raise BadFrame(f"selectors {cs:#x} {ss:#x}")
         self._restore_fpstate(regs, memory, fpstate)
 
-        flags = regs.read("eflags")
-        for name, value in zip(ORDER, values, strict=True):
-            regs.write(name, value)
-        regs.write("eflags", (flags & ~FIX_EFLAGS) | (values[-1] & FIX_EFLAGS))
-        regs.write("cs", USER_CS)
-        regs.write("ss", USER_SS)
-        regs.write("orig_rax", (1 << 64) - 1)
+        flags = (regs.read("eflags") & ~FIX_EFLAGS) | (values[-1] & FIX_EFLAGS)
+        restored = dict(zip(ORDER, values, strict=True))
+        regs.write_many(restored | {"eflags": flags, "cs": USER_CS, "ss": USER_SS, "orig_rax": NO_CALL})
         del gs, fs  # 64-bit sigreturn leaves them alone
         return Restored(mask & ~UNBLOCKABLE_MASK, altstack)
 

@@ -40,72 +40,51 @@ def full_tag(abridged: int, top: int, stack: list[int]) -> int:
     return sum(tag << 2 * n for n, tag in enumerate(tags))
 
 
+_CONTROL = ("fctrl", "fstat", "ftag", "fop", "fioff", "fiseg", "fooff", "foseg", "mxcsr")
+_STACK = tuple(f"st{n}" for n in range(8))
+_VECTORS = tuple(f"xmm{n}" for n in range(16))
+REGISTERS = (*_CONTROL, *_STACK, *_VECTORS)
+_DATA = struct.Struct("<" + "10s6x" * 8 + "16s" * 16)
+_X87_INITIAL = dict.fromkeys((*_CONTROL[:-1], *_STACK), 0) | {"fctrl": 0x37F, "ftag": 0xFFFF}
+_SSE_INITIAL = {"mxcsr": 0x1F80, **dict.fromkeys(_VECTORS, 0)}
+
+
 def pack_fxsave(regs: RegisterAccess) -> bytearray:
     """Build the 512-byte FXSAVE64 image."""
     image = bytearray(FXSAVE_SIZE)
-    read = regs.read
+    cwd, swd, tags, fop, fioff, fiseg, fooff, foseg, mxcsr, *data = regs.read_many(REGISTERS)
+    twd = abridged_tag(tags)
     _HEAD.pack_into(
-        image,
-        0,
-        read("fctrl") & 0xFFFF,
-        read("fstat") & 0xFFFF,
-        abridged_tag(read("ftag")),
-        read("fop") & 0x7FF,
-        read("fioff") & 0xFFFFFFFF,
-        read("fiseg") & 0xFFFF,
-        read("fooff") & 0xFFFFFFFF,
-        read("foseg") & 0xFFFF,
-        read("mxcsr") & 0xFFFFFFFF,
-        MXCSR_MASK,
-    )
-    for n in range(8):
-        image[32 + 16 * n : 42 + 16 * n] = read(f"st{n}").to_bytes(10, "little")
-    for n in range(16):
-        image[160 + 16 * n : 176 + 16 * n] = read(f"xmm{n}").to_bytes(16, "little")
+        image, 0, cwd & 0xFFFF, swd & 0xFFFF, twd, fop & 0x7FF, fioff & 0xFFFFFFFF, fiseg & 0xFFFF,
+        fooff & 0xFFFFFFFF, foseg & 0xFFFF, mxcsr, MXCSR_MASK,
+    )  # fmt: skip
+    stack = [value.to_bytes(10, "little") for value in data[:8]]
+    vectors = [value.to_bytes(16, "little") for value in data[8:]]
+    _DATA.pack_into(image, 32, *stack, *vectors)
     return image
 
 
 def unpack_fxsave(image: bytes, regs: RegisterAccess, *, x87: bool = True, sse: bool = True) -> None:
     """Write an FXSAVE64 image back; a component not chosen gets its initial state, as XRSTOR does."""
     cwd, swd, twd, fop, fioff, fiseg, fooff, foseg, mxcsr, _ = _HEAD.unpack_from(image)
+    data = [int.from_bytes(value, "little") for value in _DATA.unpack_from(image, 32)]
+    values = dict(_X87_INITIAL)
     if x87:
-        stack = [int.from_bytes(image[32 + 16 * n : 42 + 16 * n], "little") for n in range(8)]
-        values = {"fctrl": cwd | 0x40, "fstat": swd, "fop": fop & 0x7FF}
-        values |= {"fioff": fioff, "fiseg": fiseg, "fooff": fooff, "foseg": foseg}
-        values["ftag"] = full_tag(twd, swd >> 11 & 7, stack)
-        for name, value in values.items():
-            regs.write(name, value)
-        for n, value in enumerate(stack):
-            regs.write(f"st{n}", value)
-    else:
-        reset_x87(regs)
+        stack = data[:8]
+        tags = full_tag(twd, swd >> 11 & 7, stack)
+        control = (cwd | 0x40, swd, tags, fop & 0x7FF, fioff, fiseg, fooff, foseg)
+        values = dict(zip((*_CONTROL[:-1], *_STACK), (*control, *stack), strict=True))
     if sse:
-        for n in range(16):
-            regs.write(f"xmm{n}", int.from_bytes(image[160 + 16 * n : 176 + 16 * n], "little"))
-        regs.write("mxcsr", mxcsr & MXCSR_MASK)
+        values["mxcsr"] = mxcsr & MXCSR_MASK
+        values.update(zip(_VECTORS, data[8:], strict=True))
     else:
-        reset_sse(regs)
-
-
-def reset_x87(regs: RegisterAccess) -> None:
-    """FNINIT, and empty registers."""
-    for name in ("fstat", "fop", "fioff", "fiseg", "fooff", "foseg", *(f"st{n}" for n in range(8))):
-        regs.write(name, 0)
-    regs.write("fctrl", 0x37F)
-    regs.write("ftag", 0xFFFF)
-
-
-def reset_sse(regs: RegisterAccess) -> None:
-    """The state execve(2) gives."""
-    for n in range(16):
-        regs.write(f"xmm{n}", 0)
-    regs.write("mxcsr", 0x1F80)
+        values.update(_SSE_INITIAL)
+    regs.write_many(values)
 
 
 def reset(regs: RegisterAccess) -> None:
     """Put x87 and SSE into their initial state, as the kernel does before it runs a signal handler."""
-    reset_x87(regs)
-    reset_sse(regs)
+    regs.write_many(_X87_INITIAL | _SSE_INITIAL)
 
 
 def pack_xsave(regs: RegisterAccess) -> bytearray:

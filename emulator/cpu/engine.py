@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NewType
 
 from unicorn import x86_const
@@ -18,7 +18,7 @@ from unicorn.unicorn_py3.unicorn import Uc, uclib
 from emulator.abi.memory import Access
 from emulator.cpu import exits, mmu
 from emulator.cpu.exits import Exit, WatchHit, WatchKind
-from emulator.cpu.registers import Layout, RegisterFile, Slot, uc_constant, uc_register
+from emulator.cpu.registers import Codec, Layout, RegisterFile, Slot, uc_constant, uc_register
 
 if TYPE_CHECKING:
     from emulator.arch.model import Arch
@@ -31,7 +31,6 @@ _FUNCTIONS = (
     "uc_context_alloc", "uc_context_save", "uc_context_restore", "uc_context_size", "uc_context_free",
 )  # fmt: skip
 _ISA = {"UC_ARCH_X86": 0, "UC_ARCH_ARM64": 1}  # enum Isa of hooks.h; others: 2, fixed width
-_NO_EXCEPTION = b"\xff" * 4
 _CPUID_REGISTERS = ("EAX", "EBX", "ECX", "EDX")
 _ACCESS = {access.value: access for access in Access}
 # hooks: bit 0 a load, bit 1 a store
@@ -77,6 +76,7 @@ class Cpu:
         self.arena = arena
         self.hooks_kind = mmu.HOOKS_KIND
         self._layout = Layout(arch)
+        self._codecs: dict[tuple[str, ...], Codec] = {}
         self._tables: list[PageTable] = []
         self._table: PageTable | None = None
         engines = (self._new_engine(), self._new_engine())
@@ -93,7 +93,6 @@ class Cpu:
                 self.write(register.name, register.initial)
         if arch.cpu.uc_arch == "UC_ARCH_X86":
             self._set_selectors()
-        self._old_exception: int | None = None  # offset in a context, once known
         self.pristine = self.save()  # the registers of a CPU just switched on
         # The hot ones are the hook module's own methods.
         self.run: Callable[..., Exit] = self._core.run
@@ -206,6 +205,22 @@ class Cpu:
         else:
             self._core.write_reg(slot.number, slot.size, value)
 
+    def _codec(self, names: tuple[str, ...]) -> Codec:
+        codec = self._codecs.get(names)
+        if codec is None:
+            codec = self._codecs[names] = Codec(self._layout, names)
+        return codec
+
+    def read_many(self, names: tuple[str, ...]) -> list[int]:
+        """Return several registers of the loaded context in one go: the whole x87 stack with fstat, or none of it."""
+        codec = self._codec(names)
+        return codec.decode(self._core.read_regs(codec.plan))
+
+    def write_many(self, values: Mapping[str, int]) -> None:
+        """Change several registers of the loaded context in one go."""
+        codec = self._codec(tuple(values))
+        self._core.write_regs(codec.plan, codec.encode(values.values()))
+
     def read_file(self) -> RegisterFile:
         """Capture every register."""
         return RegisterFile(self._layout, self._core.read_regs(self._layout.plan))
@@ -261,45 +276,6 @@ class Cpu:
             at = fs_base - 8 + (index - 4) * 24
             context[at : at + 4] = self.arch.register[name].initial.to_bytes(4, "little")
         self.load(Context(bytes(context)))
-
-    def forget_exception(self) -> None:
-        """Tell the engine that the exception it reported has been dealt with; call it after each `Interrupt`.
-
-        QEMU remembers the last contributory exception (env->old_exception) until it has delivered it, and we deliver
-        it ourselves: the second division by zero would be a double fault, the third hang in a triple fault.
-        """
-        if self.arch.cpu.uc_arch != "UC_ARCH_X86":
-            return
-        if self._old_exception is None:
-            self._old_exception = self._find_old_exception()
-        at = self._old_exception
-        context = bytearray(self.save())
-        context[at : at + 4] = _NO_EXCEPTION
-        self.load(Context(bytes(context)))
-
-    def _find_old_exception(self) -> int:
-        """Find where a context keeps it: the word that a division by zero changes from -1 to 0."""
-        mine, table, clock = self.save(), self._table, self.clock
-        scratch = mmu.PageTable(self.arena)
-        scratch.map_anonymous(mmu.PAGE, mmu.PAGE, 7)
-        scratch.write(mmu.PAGE, b"\xf7\xf9", force=True)  # idiv ecx
-        self.activate(scratch)
-        self.load(self.pristine)
-        self.write("rip", mmu.PAGE)
-        self.write("rcx", 0)
-        before = self.save()
-        self.run(self.clock + 1)
-        after = self.save()
-        if table is not None:
-            self.activate(table)
-        self.load(mine)
-        self.clock = clock
-        scratch.destroy()
-        words = range(0, len(before) - 3, 4)
-        found = [n for n in words if before[n : n + 4] == _NO_EXCEPTION and after[n : n + 4] == bytes(4)]
-        if len(found) != 1:
-            raise RuntimeError("Unicorn's context has another layout than 2.1.4's")
-        return found[0]
 
     # ---- points
 

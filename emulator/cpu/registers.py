@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import unicorn
 
@@ -99,6 +100,53 @@ class Layout:
         return self.stack[(int(name[2]) + (status >> 11 & 7)) & 7]
 
 
+class Codec:
+    """A set of registers read or written in one call of the hook module."""
+
+    def __init__(self, layout: Layout, names: tuple[str, ...]) -> None:
+        slots = [layout.slots[name] for name in names]
+        numbers = [number for slot in slots for number in (slot.number, slot.size)]
+        self.plan = struct.pack(f"={len(numbers)}i", *numbers)
+        codes = {1: "B", 2: "H", 4: "I", 8: "Q"}
+        self._struct = struct.Struct("<" + "".join(codes.get(slot.size, f"{slot.size}s") for slot in slots))
+        self._wide = [(n, slot.size) for n, slot in enumerate(slots) if slot.size not in codes]
+        whole = [(1 << 8 * slot.size) - 1 for slot in slots]
+        masks = [layout.masks[name] for name in names]
+        self._masks = [(n, mask) for n, mask in enumerate(masks) if mask != whole[n]]
+        self._stack = [names.index(name) for name in layout.stack if name in names] if layout.has_stack else []
+        self._status = names.index(layout.status) if self._stack else -1
+        if self._stack and len(self._stack) != len(layout.stack):
+            raise ValueError("all of the x87 stack or none of it")
+
+    def decode(self, data: bytes) -> list[int]:
+        """Return the values in the order of the names."""
+        values = list(self._struct.unpack(data))
+        for n, _ in self._wide:
+            values[n] = int.from_bytes(values[n], "little")
+        if self._stack:
+            top = values[self._status] >> 11 & 7
+            physical = [values[n] for n in self._stack]
+            for n, at in enumerate(self._stack):
+                values[at] = physical[n + top & 7]
+        for n, mask in self._masks:
+            values[n] &= mask
+        return values
+
+    def encode(self, values: Iterable[int]) -> bytes:
+        """Lay the values out for the hook module; each must fit its register."""
+        raw: list[Any] = list(values)
+        for n, mask in self._masks:
+            raw[n] &= mask
+        if self._stack:
+            top = raw[self._status] >> 11 & 7
+            relative = [raw[n] for n in self._stack]
+            for n, at in enumerate(self._stack):
+                raw[at] = relative[n - top & 7]
+        for n, size in self._wide:
+            raw[n] = raw[n].to_bytes(size, "little")
+        return self._struct.pack(*raw)
+
+
 class RegisterFile:
     """All registers of a task at one moment; `read` and `write` by gdb's name."""
 
@@ -129,6 +177,15 @@ class RegisterFile:
             slot = self._layout.slots[self._layout.physical(name, self.read(self._layout.status))]
         value &= self._layout.masks[name]
         self._bytes[slot.offset : slot.offset + slot.size] = value.to_bytes(slot.size, "little")
+
+    def read_many(self, names: tuple[str, ...]) -> list[int]:
+        """Return several registers."""
+        return [self.read(name) for name in names]
+
+    def write_many(self, values: Mapping[str, int]) -> None:
+        """Change several, in order."""
+        for name, value in values.items():
+            self.write(name, value)
 
     @property
     def data(self) -> bytes:

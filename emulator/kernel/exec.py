@@ -264,7 +264,7 @@ def enter(t: Task, program: Program, regs: RegisterAccess) -> None:
     t.kernel.cpu.activate(entry.space.table)
     if old is not None:
         old.release()
-    write_registers(regs, initial_registers(arch, entry))
+    regs.write_many(initial_registers(arch, entry))
 
     group.argv, group.envp = tuple(program.argv), tuple(program.envp)
     group.exec_count += 1
@@ -284,12 +284,6 @@ def initial_registers(arch: Arch, entry: Entry) -> dict[str, int]:
     values = {register.name: register.initial for register in arch.registers}
     values[arch.pc], values[arch.sp] = entry.pc, entry.sp
     return values
-
-
-def write_registers(regs: RegisterAccess, values: dict[str, int]) -> None:
-    """Write them all."""
-    for name, value in values.items():
-        regs.write(name, value)
 
 
 def comm_of(filename: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import Random
 
 from emulator.abi.memory import Access
@@ -24,6 +25,13 @@ class Registers:
 
     def write(self, name: str, value: int) -> None:
         self.values[name] = value & ((1 << self.arch.register[name].bits) - 1)
+
+    def read_many(self, names: tuple[str, ...]) -> list[int]:
+        return [self.read(name) for name in names]
+
+    def write_many(self, values: Mapping[str, int]) -> None:
+        for name, value in values.items():
+            self.write(name, value)
 
 
 class Memory:
