@@ -39,7 +39,18 @@ def _compiled(layout: str) -> struct.Struct:
 class UserMemory:
     """Typed access to one address space, in one byte order."""
 
-    __slots__ = ("_buffers", "_cstring", "_order", "_pointer", "_prefix", "_read", "_space", "_write", "table")
+    __slots__ = (
+        "_buffers",
+        "_cstring",
+        "_order",
+        "_pointer",
+        "_prefix",
+        "_read",
+        "_space",
+        "_two_longs",
+        "_write",
+        "table",
+    )
 
     def __init__(
         self, table: PageTableLike, space: SpaceLike | None = None, byteorder: str = "little", bits: int = 64
@@ -53,6 +64,7 @@ class UserMemory:
         self._order: str = byteorder
         self._prefix = "<" if byteorder == "little" else ">"
         self._pointer = bits // 8
+        self._two_longs = _compiled(self._prefix + ("qq" if bits == 64 else "ii")).pack  # the clock calls are hot
 
     def _repair(self, fault: MemoryFault) -> None:
         """Let the address space repair the fault (stack growth); LinuxError(EFAULT) if it cannot."""
@@ -206,7 +218,7 @@ class UserMemory:
 
     def write_timespec(self, address: int, value_ns: int) -> None:
         """Nanoseconds as struct timespec."""
-        self.write_struct(address, "ll", *divmod(value_ns, 1_000_000_000))
+        self.write(address, self._two_longs(*divmod(value_ns, 1_000_000_000)))
 
     def read_timeval(self, address: int) -> int:
         """struct timeval as nanoseconds; EINVAL if it is not normalised."""
@@ -218,4 +230,4 @@ class UserMemory:
     def write_timeval(self, address: int, value_ns: int) -> None:
         """Nanoseconds as struct timeval."""
         seconds, rest = divmod(value_ns, 1_000_000_000)
-        self.write_struct(address, "ll", seconds, rest // 1000)
+        self.write(address, self._two_longs(seconds, rest // 1000))
