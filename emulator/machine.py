@@ -306,6 +306,8 @@ class Machine:
                 case CallPhase.EXIT_TRACED:
                     call.phase = CallPhase.EXIT_SEEN
                     if task.trace is not None and task.trace.stops_at_calls:
+                        if not call.check_restart:
+                            self._show_call(task)
                         ptrace.syscall_stop(kernel, task, entry=False)
                         return False
                 case CallPhase.EXIT_SEEN:

@@ -42,7 +42,9 @@ def return_to_user(kernel: Kernel, task: Task) -> bool:
         if group.exiting:
             lifecycle.exit_task(kernel, task, group.exit_status)
             return False
-        if task.state is not TaskState.RUNNABLE or group.stopped or kernel.events or task.queued:
+        if task.state is not TaskState.RUNNABLE or kernel.events or task.queued:
+            return False
+        if group.stopped and task.trace is None:
             return False
         if task.trace is not None and ptrace.before_user(kernel, task):
             return False

@@ -25,11 +25,11 @@ from emulator.abi.signals import (
     Siginfo,
     Signal,
 )
-from emulator.kernel import signals
+from emulator.kernel import lifecycle, ptrace, signals
 from emulator.kernel.clock import Clock
 from emulator.kernel.futex import Futexes
 from emulator.kernel.scheduler import Scheduler
-from emulator.kernel.tasks import CallPhase, Task, TaskRegistry
+from emulator.kernel.tasks import CallPhase, Task, TaskRegistry, TaskState
 from emulator.kernel.thread_group import Session, ThreadGroup
 from emulator.kernel.user_memory import UserMemory
 from emulator.kernel.vfs import Vfs
@@ -245,16 +245,33 @@ class Kernel:
         group.stopped = True
         group.stop_signal = signo
         group.stop_report = signo << 8 | 0x7F
+        for task in list(group.tasks.values()):
+            if task.trace is not None and task.state is not TaskState.STOPPED:
+                if task is self.current and not task.queued and task.state is TaskState.RUNNABLE:
+                    ptrace.group_stop(self, task, signo)
+                else:
+                    task.trace.group_stop = signo
+                    self.scheduler.notify(task)
         self._tell_parent_of_job(group, CLD_STOPPED, signo)
 
-    def continue_group(self, group: ThreadGroup, *, silently: bool = False) -> None:
-        """SIGCONT has been generated (or SIGKILL, then silently)."""
+    def kill_group(self, group: ThreadGroup) -> None:
+        """SIGKILL: nothing and nobody stops it."""
+        lifecycle.exit_group(self, group, int(Signal.SIGKILL))
+
+    def continue_group(self, group: ThreadGroup) -> None:
+        """SIGCONT has been generated."""
         if not group.stopped:
             return
         group.stopped = False
-        if not silently:
-            group.stop_report = 0xFFFF
-            self._tell_parent_of_job(group, CLD_CONTINUED, Signal.SIGCONT)
+        group.stop_report = 0xFFFF
+        self._tell_parent_of_job(group, CLD_CONTINUED, Signal.SIGCONT)
+        for task in list(group.tasks.values()):
+            trace = task.trace
+            if trace is not None and trace.seized:
+                if trace.listening:
+                    ptrace.event_trap(self, task)
+                else:
+                    trace.notify = True
 
     def _tell_parent_of_job(self, group: ThreadGroup, code: int, status: int) -> None:
         parent = group.parent

@@ -60,12 +60,15 @@ class Trace:
 
     __slots__ = (
         "_calls",
+        "debug_registers",
         "event_pending",
         "exit_reported",
+        "group_stop",
         "info",
         "interrupt",
         "listening",
         "message",
+        "notify",
         "options",
         "report",
         "resume_info",
@@ -89,9 +92,12 @@ class Trace:
         self._calls = False
         self.interrupt = False  # PTRACE_INTERRUPT is due, or the initial stop of an auto-attached seized child
         self.listening = False
+        self.notify = False  # a group stop began or ended since the last trap: trap again
         self.exit_reported = False
+        self.group_stop = 0  # a group stop this thread has not entered yet
         self.event_pending = 0
         self.step_exit = False
+        self.debug_registers = [0] * 8
 
     @property
     def stops_at_calls(self) -> bool:
@@ -110,6 +116,10 @@ def _halt(kernel: Kernel, task: Task, stop: Stop, status: int, info: Siginfo) ->
     if trace is None:
         return
     trace.stop = stop
+    trace.interrupt = False
+    task.interrupt_call = False
+    if info.code >> 8 == EVENT_STOP:
+        trace.notify = False
     trace.report = status
     trace.info = info
     trace.listening = False
@@ -167,7 +177,9 @@ def group_stop(kernel: Kernel, task: Task, signo: int) -> None:
     status = signo << 8 | 0x7F
     if trace.seized:
         status |= EVENT_STOP << 16
-    _halt(kernel, task, Stop.GROUP, status, Siginfo(signo, signo | EVENT_STOP << 8 if trace.seized else SI_USER))
+    _halt(kernel, task, Stop.GROUP, status, Siginfo(signo, signo | EVENT_STOP << 8))
+    if not trace.seized:
+        trace.info = None  # PTRACE_GETSIGINFO says EINVAL: how a tracer tells a group-stop
 
 
 def before_user(kernel: Kernel, task: Task) -> bool:
@@ -175,13 +187,29 @@ def before_user(kernel: Kernel, task: Task) -> bool:
     trace = task.trace
     if trace is None:
         return False
-    if trace.interrupt:
-        trace.interrupt = False
-        trace.stop = Stop.EVENT
-        info = Siginfo(Signal.SIGTRAP, Signal.SIGTRAP | EVENT_STOP << 8)
-        _halt(kernel, task, Stop.EVENT, EVENT_STOP << 16 | Signal.SIGTRAP << 8 | 0x7F, info)
+    if trace.group_stop:
+        signo, trace.group_stop = trace.group_stop, 0
+        if task.group.stopped:
+            group_stop(kernel, task, signo)
+            return True
+    if trace.interrupt or trace.notify:
+        event_trap(kernel, task)
         return True
     return False
+
+
+def event_trap(kernel: Kernel, task: Task) -> None:
+    """PTRACE_EVENT_STOP of a seized tracee that listens: its group stop was ended, or PTRACE_INTERRUPT came."""
+    signo = task.group.stop_signal if task.group.stopped else Signal.SIGTRAP
+    info = Siginfo(signo, signo | EVENT_STOP << 8)
+    _halt(kernel, task, Stop.EVENT, EVENT_STOP << 16 | signo << 8 | 0x7F, info)
+
+
+def write_debug_register(kernel: Kernel, task: Task, number: int, value: int) -> None:
+    """PTRACE_POKEUSER of u_debugreg: remembered."""
+    trace = task.trace
+    if trace is not None:
+        trace.debug_registers[number] = value
 
 
 def attach(kernel: Kernel, tracer: Task, task: Task, *, seized: bool, options: int = 0) -> None:
@@ -232,6 +260,7 @@ def resume(kernel: Kernel, task: Task, signo: int, *, calls: bool, step: bool) -
     trace.stop = None
     trace.report = None
     trace.info = None
+    trace.message = 0
     trace.set_calls(task, calls)
     trace.single_step = step
     task.special = task.special or step

@@ -134,7 +134,7 @@ class Scheduler:
         queue = self.queue
         for _ in range(len(queue)):
             task = queue.popleft()
-            if task.hold or (task.group.stopped and not task.group.exiting):
+            if task.hold or (task.group.stopped and not task.group.exiting and task.trace is None):
                 queue.append(task)
                 continue
             task.queued = False

@@ -150,7 +150,7 @@ def _watched(group: ThreadGroup, task: Task) -> bool:
 
 
 def _prepare(group: ThreadGroup, signo: int, any_task: Task) -> None:
-    """Stop signals cancel pending SIGCONT and the reverse; SIGCONT and SIGKILL resume a stopped process."""
+    """Stop signals cancel pending SIGCONT and the reverse; SIGCONT resumes a stopped process."""
     if signo in STOP_SIGNALS:
         group.pending.discard(CONT_MASK)
         for task in group.tasks.values():
@@ -160,8 +160,6 @@ def _prepare(group: ThreadGroup, signo: int, any_task: Task) -> None:
         for task in group.tasks.values():
             task.signals.pending.discard(STOP_MASK)
         any_task.kernel.continue_group(group)
-    elif signo == Signal.SIGKILL:
-        any_task.kernel.continue_group(group, silently=True)
 
 
 def send_to_task(task: Task, info: Siginfo) -> None:
@@ -169,6 +167,9 @@ def send_to_task(task: Task, info: Siginfo) -> None:
     if not task.alive:
         return
     group, signo = task.group, info.signo
+    if signo == Signal.SIGKILL:
+        task.kernel.kill_group(group)
+        return
     _prepare(group, signo, task)
     signals = task.signals
     bit = 1 << (signo - 1)
@@ -188,6 +189,9 @@ def send_to_group(group: ThreadGroup, info: Siginfo) -> None:
     signo = info.signo
     bit = 1 << (signo - 1)
     first = next(iter(group.tasks.values()))
+    if signo == Signal.SIGKILL:
+        first.kernel.kill_group(group)
+        return
     _prepare(group, signo, first)
     main = group.leader if group.leader is not None and group.leader.alive else first
     if not main.signals.mask & bit and group.sighand.ignores(signo) and not _watched(group, main):
@@ -198,8 +202,7 @@ def send_to_group(group: ThreadGroup, info: Siginfo) -> None:
     for task in (main, *group.tasks.values()):
         if task.alive and (bit & ~task.signals.mask or bit & task.signals.waiting_for):
             task.kernel.scheduler.notify(task)
-            if signo != Signal.SIGKILL:
-                break
+            break
 
 
 def _check_limit(task: Task, info: Siginfo) -> None:

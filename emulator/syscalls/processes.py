@@ -24,7 +24,8 @@ from emulator.errors import LinuxError
 from emulator.kernel import exec as loading
 from emulator.kernel import futex, lifecycle, ptrace, signals
 from emulator.kernel.events import Execed, Forked, ForkKind, ThreadCreated
-from emulator.kernel.image import FatalExec, Program
+from emulator.kernel.files.pidfd import PidfdDescription
+from emulator.kernel.image import FatalExec, Program, rlimit_reader
 from emulator.kernel.tasks import Gone, RegistersReplaced, Task, TaskState
 from emulator.kernel.thread_group import RLIMIT_NPROC, Session, ThreadGroup, Usage
 from emulator.kernel.waits import Block, Wait, WaitQueue
@@ -188,7 +189,7 @@ def _clone(t: Task, args: CloneArgs) -> int:
 
 def _make_pidfd(t: Task, child: Task) -> int:
     """CLONE_PIDFD."""
-    raise LinuxError(E.EINVAL)
+    return t.fds.allocate(PidfdDescription(t.kernel.host, child.group, 0), cloexec=True)
 
 
 def _pid_of_pidfd(t: Task, fd: int) -> int:
@@ -202,9 +203,7 @@ def _vfork_wait(t: Task) -> int:
     child, queue = t.call.memo
     if child.vfork_done is queue:
         raise Block(Wait("vfork", (queue,), interruptible=False, restart=E.ERESTARTNOINTR))
-    if t.trace is not None and isinstance(t.call.memo, tuple) and t.call.restart != child.uid:
-        t.call.restart = child.uid
-        ptrace.event_stop(t.kernel, t, ptrace.EVENT_VFORK_DONE, child.tid)
+    ptrace.event_stop(t.kernel, t, ptrace.EVENT_VFORK_DONE, child.tid)
     return int(child.tid)
 
 
@@ -236,6 +235,8 @@ def _new_task(t: Task, args: CloneArgs, space: AddressSpace) -> Task:
         child.clear_child_tid = args.child_tid
     if not flags & CLONE_THREAD:
         group.leader = child
+        if not flags & CLONE_VM:
+            child_space.rlimit = rlimit_reader(group)
     group.tasks[uid.tid] = child
     kernel.tasks.add(child)
     return child

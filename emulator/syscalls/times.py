@@ -27,11 +27,11 @@ from emulator.syscalls.processes import write_rusage
 from emulator.syscalls.registry import Int, Ptr, UInt, syscall
 
 REALTIME, MONOTONIC, PROCESS_CPUTIME, THREAD_CPUTIME = range(4)
-MONOTONIC_RAW, REALTIME_COARSE, MONOTONIC_COARSE, BOOTTIME, REALTIME_ALARM, BOOTTIME_ALARM = 4, 5, 6, 7, 8, 9
+MONOTONIC_RAW, REALTIME_COARSE, MONOTONIC_COARSE, BOOTTIME = 4, 5, 6, 7  # no RTC: no alarm clocks (8, 9)
 TAI = 11
 TICK_NS = 10_000_000  # USER_HZ
-_MONOTONIC_KIND = (MONOTONIC, MONOTONIC_RAW, MONOTONIC_COARSE, BOOTTIME, BOOTTIME_ALARM)
-_REALTIME_KIND = (REALTIME, REALTIME_COARSE, REALTIME_ALARM, TAI)
+_MONOTONIC_KIND = (MONOTONIC, MONOTONIC_RAW, MONOTONIC_COARSE, BOOTTIME)
+_REALTIME_KIND = (REALTIME, REALTIME_COARSE, TAI)
 
 
 def _cpu_clock(t: Task, clock_id: int) -> Callable[[], int]:
@@ -165,7 +165,7 @@ def clock_nanosleep(t: Task, clock_id: Int, flags: Int, wanted: Ptr, remaining: 
     absolute = bool(flags & TIMER_ABSTIME)
     if t.call.deadline_ns is None:
         if clock_id == THREAD_CPUTIME:
-            raise LinuxError(E.EINVAL)
+            raise LinuxError(E.EOPNOTSUPP)
         if clock_id in (MONOTONIC_RAW, REALTIME_COARSE, MONOTONIC_COARSE):
             raise LinuxError(E.EOPNOTSUPP)
         clock = t.kernel.clock
