@@ -184,6 +184,12 @@ class Session:
         self._target.interrupt()
         self.runnable = True
 
+    def _late_interrupt(self, item: Item) -> None:
+        """The target stopped before the Ctrl-C came: it stays pending, as gdbserver's SIGINT does."""
+        if self._log is not None:
+            self._log("<", b"\x03")
+        self._target.interrupt()
+
     def _refuse(self, item: Item) -> None:
         """Too long, or too much: an error is the one reply."""
         if not self._context.no_ack:
@@ -299,7 +305,7 @@ _Action = Callable[[Session, Item], None]
 _COMMON: dict[Input, _Action] = {
     Input.PACKET: Session._answer,
     Input.KILL: Session._answer,
-    Input.INTERRUPT: Session._ignore,  # nothing runs, or (non-stop) vCtrlC is the way
+    Input.INTERRUPT: Session._late_interrupt,
     Input.CORRUPT: Session._ask_again,
     Input.OVERSIZE: Session._refuse,
     Input.NACK: Session._send_again,
