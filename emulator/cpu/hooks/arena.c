@@ -24,6 +24,10 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
             MAP_FAILED) {
             a->flags[frame] |= F_BUS;
             a->bus_frame = frame + 1;
+            if (a->limit_of_core) {
+                *a->attention_of_core = 1;
+                *a->limit_of_core = 0;
+            }
             return;
         }
     }

@@ -85,10 +85,11 @@ static void run_runner(Core *c, uint64_t until)
     c->why = W_NONE;
     c->last = NULL;
     c->key = (uint64_t)c->table->serial << 32;
+    c->attention = 0;
     c->limit = until;
     atomic_thread_fence(memory_order_seq_cst);
     if (c->stop)
-        c->limit = 0;
+        attend(c);
     c->n_starts++;
     c->u.emu_start(e->uc, core_reg(c, e, c->reg_pc), 0, 0, 0);
     c->skip_pc = NOWHERE;
@@ -107,6 +108,10 @@ static void run_stepper(Core *c, uint64_t steps)
     enter(c, e);
     c->why = W_NONE;
     c->last_pc = NOWHERE;
+    c->attention = 0;
+    atomic_thread_fence(memory_order_seq_cst);
+    if (c->stop)
+        attend(c);
     c->steps_left = steps;
     c->key = (uint64_t)c->table->serial << 32;
     c->n_steps++;
@@ -274,6 +279,22 @@ static enum Answer watch(Core *c, uint64_t until)
     return A_WATCH;
 }
 
+/* The SIGBUS guard stood in for a page its host file no longer has.  The access is over: pc is behind it. */
+static enum Answer answer_bus(Core *c)
+{
+    uint64_t frame = c->arena->bus_frame - 1;
+    c->arena->bus_frame = 0;
+    if (c->why == W_SYSCALL) { /* not made yet: it comes again after the signal */
+        core_set(c, c->live, c->reg_pc, core_reg(c, c->live, c->reg_pc) - (c->isa == ISA_X86_64 ? 2 : 4));
+        c->clock--;
+    }
+    c->why = W_NONE;
+    c->fault_why = T_BUS;
+    c->fault_address = table_address(c->table, frame);
+    c->table->epoch++;
+    return A_BUS;
+}
+
 static enum Answer answer_fault(Core *c)
 {
     uint64_t pte;
@@ -289,6 +310,8 @@ static enum Answer answer_fault(Core *c)
 /* What the last engine run means; A_NONE: go on. */
 static enum Answer answer(Core *c, uint64_t until)
 {
+    if (UNLIKELY(c->arena->bus_frame))
+        return answer_bus(c);
     if (c->why == W_FAULT && c->fault_why == T_OK) {
         enum Answer got = watch(c, until);
         if (got != A_NONE || c->why == W_DONE || (c->why == W_FAULT && c->fault_why == T_OK))
@@ -326,15 +349,17 @@ static enum Answer run_until(Core *c, uint64_t until)
         c->range_start = 0;
         c->range_end = UINT64_MAX;
         if (c->why == W_BLOCK) {
-            if (c->want_flush) {
-                c->want_flush = false;
+            if (c->crowded) {
+                c->crowded = false;
                 flush_tlb(c, &c->runner);
                 if (c->runner.crowd < 1 << 19)
                     c->runner.crowd *= 2;
-                continue;
             }
+            if (c->attention && !c->arena->bus_frame)
+                continue;
             uint64_t n = c->pending.count & ~S_STOP;
-            run_stepper(c, n < until - c->clock ? n : until - c->clock);
+            if (!c->attention)
+                run_stepper(c, n < until - c->clock ? n : until - c->clock);
         }
         enum Answer got = answer(c, until);
         if (got != A_NONE)
@@ -508,7 +533,7 @@ static PyObject *core_request_stop(Core *c, PyObject *unused)
 {
     c->stop = 1;
     atomic_thread_fence(memory_order_seq_cst);
-    c->limit = 0;
+    attend(c);
     Py_RETURN_NONE;
 }
 
@@ -756,6 +781,8 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         }
     }
     core_hook(c);
+    arena->limit_of_core = &c->limit;
+    arena->attention_of_core = &c->attention;
     return (PyObject *)c;
 fail:
     Py_DECREF(c);
@@ -764,6 +791,8 @@ fail:
 
 static void core_dealloc(Core *c)
 {
+    if (c->arena && c->arena->limit_of_core == &c->limit)
+        c->arena->limit_of_core = NULL;
     if (c->context)
         c->u.context_free(c->context);
     if (c->kept)

@@ -159,7 +159,7 @@ static void on_code(void *uc, uint64_t addr, uint32_t size, Core *c)
     Slot *s = core_slot(c, addr, size ? size : 1);
     if (UNLIKELY(s->flags & B_RESUMED && addr == c->last_pc && !loops_on_itself(c, addr)))
         return; /* a store into its own block: the same instruction again */
-    if (UNLIKELY(!c->steps_left || c->stop)) {
+    if (UNLIKELY(!c->steps_left || c->attention)) {
         c->why = W_DONE;
         c->u.emu_stop(c->stepper.uc);
         return;
@@ -293,16 +293,20 @@ static bool on_fill(void *uc, uint64_t vaddr, int type, TlbEntry *out, Engine *e
         e->epoch = t->epoch; /* copied on write: this engine gets the new frame right here */
     c->n_fills++;
     if (UNLIKELY(++e->fills > e->crowd) && e == &c->runner) {
-        c->want_flush = true; /* at the next block: the TLB only grows when it is flushed */
-        c->limit = 0;
+        c->crowded = true; /* at the next block: the TLB only grows when it is flushed */
+        attend(c);
     }
     uint64_t frame = PTE_FRAME(pte);
     uint32_t perms = (uint32_t)pte & P_ALL;
     uint8_t *flags = &c->arena->flags[frame];
     if (perms & P_EXEC && (access == P_EXEC || (perms & P_WRITE && !(pte & PTE_COW)))) {
         if (UNLIKELY(!(*flags & e->ran))) {
-            if (pte & PTE_SHARED && !(*flags & F_RAN))
-                t->epoch++; /* other pages may show this frame writable without X: see engine.md 1, last line */
+            if (pte & PTE_SHARED && !(*flags & F_RAN)) {
+                /* Another page may show this frame writable, and without X in the TLB only its first store would be
+                 * noticed: look again at every page before this code runs. */
+                t->epoch++;
+                attend(c);
+            }
             *flags |= e->ran;
         }
     } else {

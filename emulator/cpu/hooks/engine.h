@@ -81,8 +81,8 @@ typedef struct Core {
     uint64_t key; /* serial << 32 */
     /* hot: the stepper's code hook */
     uint64_t steps_left, last_pc, range_start, range_end, skip_pc, allow_pc;
-    volatile int stop;
-    bool want_flush, probing, watching;
+    volatile int stop, attention; /* come back at the next block or instruction */
+    bool crowded, probing, watching;
     enum Why why;
     Engine runner, stepper, *live;
     Arena *arena;
@@ -132,6 +132,12 @@ void core_hook(Core *c);
 Slot *core_slot(Core *c, uint64_t addr, uint32_t size);
 /* Instructions between two addresses of straight-line code. */
 uint64_t core_count(Core *c, uint64_t from, uint64_t to);
+
+static inline void attend(Core *c)
+{
+    c->attention = 1;
+    c->limit = 0;
+}
 
 static inline uint64_t core_reg(Core *c, Engine *e, int reg)
 {

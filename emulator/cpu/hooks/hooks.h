@@ -45,6 +45,8 @@ typedef struct {
     size_t n_stale, cap_stale;
     bool stale_all;
     uint64_t fences; /* bumped whenever a running engine must look at `stale` */
+    volatile uint64_t *limit_of_core; /* how the guard makes a running engine come back */
+    volatile int *attention_of_core;
     volatile uint64_t bus_frame; /* 1 + the frame the SIGBUS guard patched last */
 } Arena;
 
@@ -114,6 +116,7 @@ bool table_has_point(const Table *t, uint64_t address);
 size_t table_first_point(const Table *t, uint64_t address);
 uint64_t table_entry(const Table *t, uint64_t address); /* 0 if absent */
 uint32_t fresh_serial(void);
+uint64_t table_address(const Table *t, uint64_t frame); /* where a Frames' frame is mapped; NOWHERE if it is not */
 const Region *table_region(const Table *t, uint64_t address);
 
 /* ---- instruction scanning -------------------------------------------------------------------------------------- */

@@ -97,6 +97,19 @@ const Region *table_region(const Table *t, uint64_t address)
     return i < t->n_regions && t->regions[i].start <= address ? &t->regions[i] : NULL;
 }
 
+uint64_t table_address(const Table *t, uint64_t frame)
+{
+    for (size_t i = 0; i < t->n_regions; i++) {
+        const Region *r = &t->regions[i];
+        if (!r->frames || frame < r->frames->base + r->first)
+            continue;
+        uint64_t at = r->start + ((frame - r->frames->base - r->first) << PAGE_SHIFT);
+        if (at < r->end)
+            return at;
+    }
+    return UINT64_MAX;
+}
+
 static bool insert_region(Table *t, size_t at, Region r)
 {
     if (t->n_regions == t->cap_regions) {
