@@ -109,6 +109,53 @@ static enum Insn two_byte_kind(uint8_t op, const uint8_t *modrm)
     }
 }
 
+/* VEX-encoded instructions on general registers (BMI1, BMI2), which the engine executes rightly: `p` is behind 0xc4. */
+static bool is_bmi(const uint8_t *p)
+{
+    int map = p[0] & 0x1f, op = p[2];
+    if (p[1] & 4) /* VEX.L */
+        return false;
+    return (map == 2 && (op == 0xf2 || op == 0xf3 || op == 0xf5 || op == 0xf6 || op == 0xf7)) || (map == 3 && op == 0xf0);
+}
+
+/* ModRM, SIB, displacement and immediate: `i` is behind the opcode. */
+static int finish_x86(const uint8_t *p, size_t i, size_t room, int how, bool small, bool wide, bool addr32)
+{
+    if (how & X)
+        return 0;
+    if (how & M) {
+        if (i >= room)
+            return 0;
+        const uint8_t *modrm = p + i;
+        uint8_t mod = *modrm >> 6, rm = *modrm & 7;
+        bool control = modrm[-1] >= 0x20 && modrm[-1] <= 0x23 && i >= 2 && p[i - 2] == 0x0f; /* mov cr: mod ignored */
+        i++;
+        if (mod != 3 && !control) {
+            if (rm == 4) {
+                if (i >= room)
+                    return 0;
+                if (mod == 0 && (p[i] & 7) == 5)
+                    i += 4;
+                i++;
+            } else if (mod == 0 && rm == 5) {
+                i += 4;
+            }
+            i += mod == 1 ? 1 : mod == 2 ? 4 : 0;
+        }
+    }
+    if (how & B)
+        i += 1;
+    if (how & W)
+        i += 2;
+    if (how & Z)
+        i += small ? 2 : 4;
+    if (how & V)
+        i += wide ? 8 : small ? 2 : 4;
+    if (how & O)
+        i += addr32 ? 4 : 8;
+    return i <= room && i <= 15 ? (int)i : 0;
+}
+
 static int scan_x86(const uint8_t *p, size_t room, enum Insn *kind)
 {
     size_t i = 0;
@@ -135,6 +182,11 @@ static int scan_x86(const uint8_t *p, size_t room, enum Insn *kind)
         op = p[i];
     }
     i++;
+    if (op == 0xc4 && i + 3 < room && is_bmi(p + i)) {
+        how = (p[i] & 0x1f) == 3 ? M | B : M;
+        i += 3;
+        return finish_x86(p, i, room, how, false, false, addr32);
+    }
     if (op == 0xc4 || op == 0xc5 || op == 0x62 || (op == 0x8f && i < room && (p[i] & 0x38))) {
         *kind = I_UNDEFINED; /* VEX, EVEX, XOP: never run, so the length does not matter */
         return (int)i;
@@ -165,38 +217,7 @@ static int scan_x86(const uint8_t *p, size_t room, enum Insn *kind)
             how |= Z;
         *kind = one_byte_kind(op, modrm);
     }
-    if (how & X)
-        return 0;
-    if (how & M) {
-        if (!modrm)
-            return 0;
-        uint8_t mod = *modrm >> 6, rm = *modrm & 7;
-        bool control = modrm[-1] >= 0x20 && modrm[-1] <= 0x23 && i >= 2 && p[i - 2] == 0x0f; /* mov cr: mod ignored */
-        i++;
-        if (mod != 3 && !control) {
-            if (rm == 4) {
-                if (i >= room)
-                    return 0;
-                if (mod == 0 && (p[i] & 7) == 5)
-                    i += 4;
-                i++;
-            } else if (mod == 0 && rm == 5) {
-                i += 4;
-            }
-            i += mod == 1 ? 1 : mod == 2 ? 4 : 0;
-        }
-    }
-    if (how & B)
-        i += 1;
-    if (how & W)
-        i += 2;
-    if (how & Z)
-        i += data16 && !rex_w ? 2 : 4;
-    if (how & V)
-        i += rex_w ? 8 : data16 ? 2 : 4;
-    if (how & O)
-        i += addr32 ? 4 : 8;
-    return i <= room && i <= 15 ? (int)i : 0;
+    return finish_x86(p, i, room, how, data16 && !rex_w, rex_w, addr32);
 }
 
 /* Arm ARM, C4.1: the system group.  At EL0 these are undefined or trap (SIGILL). */

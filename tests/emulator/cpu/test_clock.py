@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 
 import pytest
-import unicorn
-from unicorn import arm64_const, x86_const
+from unicorn import UC_ARCH_ARM64, UC_ARCH_X86, UC_MODE_64, UC_MODE_ARM, arm64_const, x86_const
+from unicorn.unicorn_py3 import Uc
 
 from emulator.cpu.exits import BreakpointHit, Simple, WatchHit, WatchKind
 from tests.emulator.cpu.machine import AARCH64, CODE, DATA, RWX, STACK, X86_64, Bare, assemble
@@ -94,9 +94,9 @@ odd:    csel w6, w0, w19, ne
 def oracle(code: bytes, arch: object, clock: int) -> dict[str, int]:
     """The state after exactly `clock` instructions, by an engine of its own with stock mappings."""
     if arch is X86_64:
-        engine = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64, cpu=x86_const.UC_CPU_X86_BROADWELL)
+        engine = Uc(UC_ARCH_X86, UC_MODE_64, cpu=x86_const.UC_CPU_X86_BROADWELL)
         names = ["RAX", "RCX", "RDX", "RSI", "RDI", "RSP", "R8", "R12", "RIP", "EFLAGS", "XMM1", "FPSW"]
-        prefix, module = "UC_X86_REG_", x86_const
+        numbers = {name: getattr(x86_const, "UC_X86_REG_" + name) for name in names}
         engine.reg_write(x86_const.UC_X86_REG_CR4, 0x50620)
         engine.reg_write(x86_const.UC_X86_REG_MXCSR, 0x1F80)
         engine.reg_write(x86_const.UC_X86_REG_FPCW, 0x37F)
@@ -104,9 +104,9 @@ def oracle(code: bytes, arch: object, clock: int) -> dict[str, int]:
         engine.reg_write(x86_const.UC_X86_REG_EFLAGS, 0x202)
         engine.reg_write(x86_const.UC_X86_REG_RSP, STACK - 64)
     else:
-        engine = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM, cpu=arm64_const.UC_CPU_ARM64_MAX)
+        engine = Uc(UC_ARCH_ARM64, UC_MODE_ARM, cpu=arm64_const.UC_CPU_ARM64_MAX)
         names = ["X0", "X3", "X4", "X6", "X19", "X21", "X30", "PC", "Q1"]
-        prefix, module = "UC_ARM64_REG_", arm64_const
+        numbers = {name: getattr(arm64_const, "UC_ARM64_REG_" + name) for name in names}
         engine.reg_write(arm64_const.UC_ARM64_REG_CPACR_EL1, 0x300000)
     engine.mem_map(CODE, 0x4000)
     engine.mem_write(CODE, code)
@@ -114,7 +114,7 @@ def oracle(code: bytes, arch: object, clock: int) -> dict[str, int]:
     engine.mem_map(STACK - 0x10000, 0x10000)
     if clock:
         engine.emu_start(CODE, 0, count=clock)
-    return {name: engine.reg_read(getattr(module, prefix + name)) for name in names}
+    return {name: engine.reg_read(number) for name, number in numbers.items()}
 
 
 def mine(m: Bare) -> dict[str, int]:
