@@ -16,8 +16,8 @@ import socket
 import stat
 import struct
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from time import monotonic, monotonic_ns
@@ -25,11 +25,12 @@ from typing import Protocol
 
 import trio
 
-from gdbstub.session import PacketLog, Session, logger
+from gdbstub.session import PacketLog, Session
 from gdbstub.target import Launch, Target, Waiting
 
 QUICK_S = 0.002
 TURN_S = 0.005
+GRACE_S = 0.7  # from SIGTERM to the end, however busy the target is
 _CHUNK = 1 << 18
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -381,13 +382,10 @@ async def serve(
     tell = notice or _to_stderr
     ending = Ending.TERMINATED
     try:
-        with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
-                if listener.notice:
-                    tell(listener.notice)
-                ending = await _serve_all(listener, target, keep, log)
-                nursery.cancel_scope.cancel()
+        with trio.CancelScope() as scope, _ended_by_sigterm(scope):
+            if listener.notice:
+                tell(listener.notice)
+            ending = await _serve_all(listener, target, keep, log)
     finally:
         listener.close()
     return ending
@@ -406,10 +404,21 @@ async def _serve_all(listener: Listener, target: Target, keep: bool, log: Packet
             return Ending.DETACHED if parted else Ending.VANISHED
 
 
-async def _cancel_on_signal(signals: object, scope: trio.CancelScope) -> None:
-    async for _ in signals:  # type: ignore[attr-defined]
-        logger.info("SIGTERM")
-        scope.cancel()
+@contextmanager
+def _ended_by_sigterm(scope: trio.CancelScope) -> Iterator[None]:
+    """Cancel at SIGTERM; whoever does not come to a checkpoint in time (a target that hangs) is ended by the kernel."""
+    token = trio.lowlevel.current_trio_token()
+
+    def terminate(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, GRACE_S)
+        token.run_sync_soon(scope.cancel)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _to_stderr(text: str) -> None:

@@ -297,19 +297,39 @@ def test_another_interface_is_loud() -> None:
     listener.close()
 
 
-def test_sigterm_ends_a_server() -> None:
+class Hangs(FakeTarget):
+    """Never comes back from a slice."""
+
+    def _run(self) -> SliceResult:
+        os.write(2, b"hanging\n")
+        while True:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("target", "resumed", "status"),
+    [("FakeTarget", False, 0), ("FakeTarget", True, 0), ("Hangs", True, -signal.SIGALRM)],
+)
+def test_sigterm_ends_a_server(target: str, resumed: bool, status: int) -> None:
     code = (
-        "import trio; from gdbstub.server import *; from tests.gdbstub.fake import FakeTarget;"
-        "print(trio.run(serve, FakeTarget(), TcpAddress('127.0.0.1', 0)))"
+        "import trio; from gdbstub.server import *; from tests.gdbstub.test_server import *;"
+        f"target = {target}(); target.memory[255] = 0xEB;"
+        "trio.run(serve, target, TcpAddress('127.0.0.1', 0))"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=Path(__file__).resolve().parents[2],
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, cwd=Path(__file__).resolve().parents[2]
     ) as server:
         assert server.stderr is not None
-        assert server.stderr.readline().startswith(b"Listening on port ")
-        server.send_signal(signal.SIGTERM)
-        out, err = server.communicate(timeout=20)
-    assert (server.returncode, out, err) == (0, b"Ending.TERMINATED\n", b"")
+        port = int(server.stderr.readline().removeprefix(b"Listening on port "))
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(frame(b"qC"))
+            client.recv(100)
+            if resumed:
+                client.sendall(frame(b"vCont;c"))
+                if target == "Hangs":
+                    server.stderr.readline()
+                else:
+                    client.recv(1)
+            server.send_signal(signal.SIGTERM)
+            _, err = server.communicate(timeout=20)
+    assert (server.returncode, err) == (status, b"")
