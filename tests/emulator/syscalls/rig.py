@@ -118,11 +118,11 @@ class Rig:
         return struct.unpack(f"={count}i", self.t.memory.read(address, 4 * count))
 
 
-def make_rig(arch_name: str = "x86_64", net: str = "host") -> Rig:
+def make_rig(arch_name: str = "x86_64", net: str = "host", root: str = "/") -> Rig:
     """A fresh machine with one task."""
     arch = by_name(arch_name)
     cpu = SimpleNamespace(clock=0)
-    kernel = Kernel(arch, Config(net=net), Host(), cast(Any, cpu), cast(Any, None))
+    kernel = Kernel(arch, Config(net=net, root=root), Host(), cast(Any, cpu), cast(Any, None))
     uid = kernel.tasks.allocate()
     group = ThreadGroup(uid.tid, None, uid.tid, kernel.init_session, SigHand())
     memory = UserMemory(FlatMemory(), None, arch.byteorder, arch.bits)
