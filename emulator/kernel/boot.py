@@ -20,7 +20,7 @@ from emulator.kernel.image import FatalExec
 from emulator.kernel.kernel import Config, Kernel
 from emulator.kernel.signals import SigHand
 from emulator.kernel.tasks import Task, TaskState
-from emulator.kernel.thread_group import RLIMIT_NOFILE, Session, ThreadGroup
+from emulator.kernel.thread_group import RLIMIT_NOFILE, Rlimits, Session, ThreadGroup
 from emulator.loader.elf import LoadError
 
 _PAGE = 4096
@@ -40,7 +40,7 @@ def spawn(kernel: Kernel, path: bytes, argv: Sequence[bytes], envp: Sequence[byt
     uid = kernel.tasks.allocate(kernel.ids_in_use())
     session = Session(uid.tid)
     group = ThreadGroup(uid.tid, None, uid.tid, session, SigHand())
-    group.rlimits[RLIMIT_NOFILE] = kernel.host.descriptor_limits
+    group.rlimits = Rlimits((soft, hard) for soft, hard in kernel.host.initial_limits)
     fds = FdTable(group.rlimits[RLIMIT_NOFILE][0])
     fs = kernel.vfs.initial_state(None, cwd)
     ids = kernel.host.ids()

@@ -187,13 +187,17 @@ class Host:
 
     def __init__(self) -> None:
         """Raise the descriptor limit, and take the umask over: the guest's own is applied by hand."""
+        infinity = (1 << 64) - 1
+        self.initial_limits = [  # by RLIMIT_*, which asm-generic numbers as the host does
+            tuple(infinity if value == resource.RLIM_INFINITY else value for value in resource.getrlimit(number))
+            for number in range(16)
+        ]
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < hard:
             with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.initial_umask = os.umask(0)
         usable = max(hard - _OWN_DESCRIPTORS, 64)
-        self.descriptor_limits = min(soft, usable), usable  # what is left of RLIMIT_NOFILE for a guest process
 
     def hostname(self) -> str:
         """uname(2), nodename."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
 from emulator.abi.fcntl import O
+from emulator.abi.memory import PAGE_SIZE
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import Description, ReadBuffers, Stat, WriteBuffers
 from emulator.kernel.host import HostDirectory
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from emulator.kernel.tasks import Task
 
 _SETTABLE = O.APPEND | O.NONBLOCK | O.ASYNC | O.DIRECT | O.NOATIME
+
+
+MAX_BYTES = (1 << 63) - 1  # file_mmap_size_max
 
 
 class HostFile(Description):
@@ -109,6 +113,8 @@ class RegularFile(HostFile):
         self.host.ftruncate(self._fd, length)
 
     def mmap_frames(self, arena: Arena, offset: int, n_pages: int, *, shared: bool, writable: bool) -> Frames:
+        if offset + n_pages * PAGE_SIZE > MAX_BYTES:
+            raise LinuxError(E.EOVERFLOW)
         return arena.map_file(self._fd, offset, n_pages, shared, writable)
 
 
