@@ -197,7 +197,8 @@ class Host:
             with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.initial_umask = os.umask(0)
-        usable = max(hard - _OWN_DESCRIPTORS, 64)
+        usable = max(hard - _OWN_DESCRIPTORS, 64)  # what is left of RLIMIT_NOFILE for a guest process
+        self.initial_limits[resource.RLIMIT_NOFILE] = (min(soft, usable), usable)
 
     def hostname(self) -> str:
         """uname(2), nodename."""
