@@ -53,6 +53,7 @@ class Context:
         self.non_stop = False
         self.extended = False
         self.thread_suffix = False
+        self.bare_binary = False  # LLDB's dialect of x
         self.threads_in_stop_reply = False
         self.general = SOME  # Hg
         self.continuing = SOME  # Hc

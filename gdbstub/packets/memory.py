@@ -47,16 +47,20 @@ def _write(c: Context, addr: int, length: int, data: bytes) -> Reply:
 
 @packet("x addr,length", advertises="binary-upload+")
 def read_binary(c: Context, addr: int, length: int) -> Reply:
-    """Memory as binary data.  GDB (>= 16) wants a `b` before it, and says so by binary-upload+; LLDB does not."""
-    gdb = "binary-upload" in c.client_features
-    if not length:  # LLDB's question whether the packet exists
-        return b"b" if gdb else OK
+    """Memory as binary data.
+
+    GDB (>= 16) and newer LLDBs use it where binary-upload+ is advertised and want a `b` before the data; older LLDBs
+    ask by `x0,0` whether it exists, and want none.
+    """
+    if not length:
+        c.bare_binary = True
+        return OK
     data = c.target.read_memory(c.thread, addr, min(length, c.packet_size, _LIMIT - addr))
     escaped = escape(data)
     while len(escaped) >= c.packet_size:
         data = data[: len(data) * 3 // 4]
         escaped = escape(data)
-    return b"b" + escaped if gdb else escaped
+    return escaped if c.bare_binary else b"b" + escaped
 
 
 def _pieces(c: Context, addr: int, length: int, overlap: int) -> Iterator[tuple[int, bytes]]:

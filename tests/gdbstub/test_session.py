@@ -232,7 +232,7 @@ def test_memory(client: Client, target: FakeTarget) -> None:
 
 def test_memory_as_binary(target: FakeTarget) -> None:
     target.memory[:4] = b"#$}*"
-    assert Client(target, "binary-upload+").ask("x1000,4") == b"b" + escape(b"#$}*")
+    assert Client(target).ask("x1000,4") == b"b" + escape(b"#$}*")
     lldb = Client(target)
     assert lldb.ask("x0,0") == b"OK"
     assert lldb.ask("x1000,4") == escape(b"#$}*")
