@@ -263,7 +263,6 @@ class Machine:
             match call.phase:
                 case CallPhase.ENTERED:
                     call.phase = CallPhase.ENTRY_TRACED
-                    self._show_call(task)
                     if task.trace is not None and task.trace.stops_at_calls:
                         if convention.result != convention.args[0]:
                             cpu.set_syscall_result(self._errors[E.ENOSYS])
@@ -322,8 +321,6 @@ class Machine:
                         kernel.events.append(SyscallReturn(task, call.number))
                         return False
                 case CallPhase.DONE | CallPhase.NONE:
-                    if convention.saved and not call.check_restart:
-                        cpu.write(convention.saved, self._mask)
                     call.finish()
                     return self._call_stepped(task) and not kernel.events
 
@@ -364,7 +361,6 @@ class Machine:
             case LinuxError(errno=errno):
                 self.cpu.set_syscall_result(self._errors[errno])
                 if errno in RESTARTS:
-                    self._show_call(task)
                     call.check_restart = True
                     task.attention = True
             case Block(wait=wait):
@@ -390,7 +386,6 @@ class Machine:
         if task.attention and self._interrupted(task, wait):
             return True
         self.cpu.set_syscall_result(self._errors[wait.restart])
-        self._show_call(task)
         if call.phase is CallPhase.NONE:
             call.phase = CallPhase.RUNNING
         if task.state is TaskState.RUNNABLE:
@@ -414,7 +409,6 @@ class Machine:
             self.cpu.set_syscall_result(result & self._mask)
         else:
             self.cpu.set_syscall_result(self._errors[wait.restart])
-            self._show_call(task)
             task.call.check_restart = True
         if task.call.phase is CallPhase.NONE:
             task.call.memo = task.call.deadline_ns = None
