@@ -88,7 +88,8 @@ class Machine:
                 self._interrupt = False
                 return Interrupted()
             clock.run_due()
-            if scheduler.host_waiters and cpu.clock >= self._next_host_poll:
+            now = cpu.clock
+            if scheduler.host_waiters and now >= self._next_host_poll:
                 self._poll_host()
             task = scheduler.next()
             if task is None:
@@ -97,7 +98,6 @@ class Machine:
                 if events:
                     continue
                 return self._nobody_runs()
-            now = cpu.clock
             if now >= end:
                 scheduler.put_back(task)
                 return SliceDone()
@@ -152,7 +152,7 @@ class Machine:
     def _turn(self, task: Task, limit: int) -> None:
         """Run the task, which is on the CPU, until its quantum ends or it may not go on."""
         kernel, call = self.kernel, task.call
-        if call.phase is not CallPhase.NONE and not self._advance(task):
+        if call.phase is not CallPhase.NONE and not self._go_on(task):
             return
         run, set_result = self.cpu.run, self.cpu.set_syscall_result
         entry_of, events, mask = self.table.entries.get, kernel.events, self._mask
@@ -187,6 +187,27 @@ class Machine:
                     return
             elif reason is Simple.BUDGET or not self._react(task, reason):
                 return
+
+    def _go_on(self, task: Task) -> bool:
+        """Take up the call the task was in; the plain case of a blocked one nobody watches is short."""
+        call, kernel = task.call, self.kernel
+        if (
+            call.phase is not CallPhase.RUNNING
+            or kernel.watch_calls
+            or task.watch_calls
+            or task.stepping is not None
+            or task.trace is not None
+            or task.group.exiting
+        ):
+            return self._advance(task)
+        try:
+            self.cpu.set_syscall_result((self.table.entries[call.number](task, call.args) or 0) & self._mask)
+        except Exception as error:
+            if not self._failed(task, error):
+                return False
+        call.phase = CallPhase.NONE
+        call.memo = call.deadline_ns = None
+        return not kernel.events
 
     def _special_run(self, task: Task, limit: int) -> bool:
         """Run with a step request, or over a breakpoint; False if the task's turn is over."""
@@ -357,14 +378,14 @@ class Machine:
     def _failed(self, task: Task, error: Exception) -> bool:
         """A handler raised: write the errno, block the task, or note that it is gone; False ends its turn."""
         call, kernel = task.call, self.kernel
+        if type(error) is Block:  # the commonest first
+            return self._block(task, error.wait)
         match error:
             case LinuxError(errno=errno):
                 self.cpu.set_syscall_result(self._errors[errno])
                 if errno in RESTARTS:
                     call.check_restart = True
                     task.attention = True
-            case Block(wait=wait):
-                return self._block(task, wait)
             case Control():
                 if not task.alive:
                     return False

@@ -47,6 +47,7 @@ class Clock:
         self.boot_ns = source.monotonic_ns()
         self._heap: list[tuple[int, int, Timer]] = []
         self._order = count()
+        self._compact_at = 1024  # timed waits that end early leave cancelled timers behind
 
     def realtime_ns(self) -> int:
         """CLOCK_REALTIME."""
@@ -59,6 +60,10 @@ class Clock:
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
         """Call back once, at or after `deadline_ns`."""
         timer = Timer(deadline_ns, callback)
+        if len(self._heap) >= self._compact_at:
+            self._heap[:] = [entry for entry in self._heap if not entry[2].cancelled]
+            heapq.heapify(self._heap)
+            self._compact_at = max(1024, 2 * len(self._heap))
         heapq.heappush(self._heap, (deadline_ns, next(self._order), timer))
         return timer
 

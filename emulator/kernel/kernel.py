@@ -106,7 +106,7 @@ class Kernel:
             self.cpu.load(task.context)
             self.current = task
             self._loaded_at = self.cpu.clock
-        self.cpu.activate(task.space.table)
+            self.cpu.activate(task.space.table)
 
     def vacate(self) -> None:
         """Take the current task off the CPU; its context is in its Task again."""

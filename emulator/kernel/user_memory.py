@@ -42,6 +42,7 @@ class UserMemory:
     __slots__ = (
         "_buffers",
         "_cstring",
+        "_layouts",
         "_order",
         "_pointer",
         "_prefix",
@@ -64,6 +65,7 @@ class UserMemory:
         self._order: str = byteorder
         self._prefix = "<" if byteorder == "little" else ">"
         self._pointer = bits // 8
+        self._layouts: dict[str, struct.Struct] = {}
         self._two_longs = _compiled(self._prefix + ("qq" if bits == 64 else "ii")).pack  # the clock calls are hot
 
     def _repair(self, fault: MemoryFault) -> None:
@@ -180,11 +182,16 @@ class UserMemory:
 
     def layout(self, codes: str) -> struct.Struct:
         """A compiled struct in the guest's byte order, no padding; P is a pointer, L and l are (u)long."""
+        found = self._layouts.get(codes)
+        if found is not None:
+            return found
+        asked = codes
         if self._pointer == 8:
             codes = codes.replace("P", "Q").replace("L", "Q").replace("l", "q")
         else:
             codes = codes.replace("P", "I").replace("L", "I").replace("l", "i")
-        return _compiled(self._prefix + codes)
+        found = self._layouts[asked] = _compiled(self._prefix + codes)
+        return found
 
     def read_struct(self, address: int, codes: str) -> tuple[int, ...]:
         """Unpack `codes` (see `layout`) at `address`."""

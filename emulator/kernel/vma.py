@@ -77,6 +77,9 @@ class VmFlag(IntFlag):
 _PROT = VmFlag.READ | VmFlag.WRITE | VmFlag.EXEC
 
 
+_GROWSDOWN = int(VmFlag.GROWSDOWN)  # IntFlag's own & costs a microsecond
+
+
 @dataclass(slots=True, eq=False)
 class Vma:
     """[start, end) with equal properties; `page_offset` is the kernel's vm_pgoff."""
@@ -220,7 +223,8 @@ class VmaSet:
             vma = self._vmas[i]
             if top - vma.end >= length:
                 return top - length if top - length >= low else None
-            top = min(top, vma.start_gap)
+            start = vma.start_gap if int(vma.flags) & _GROWSDOWN else vma.start
+            top = min(start, top)
             if top - length < low:
                 return None
         return top - length if top - length >= low else None

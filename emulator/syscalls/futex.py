@@ -86,10 +86,12 @@ def _deadline(t: Task, timeout: int, *, relative: bool, realtime: bool) -> int |
 def _sleep(t: Task, waiter: Waiter) -> None:
     """Block until `waiter` is woken; ETIMEDOUT at the call's deadline."""
     call = t.call
-    if call.deadline_ns is not None and t.kernel.clock.monotonic_ns() >= call.deadline_ns:
+    if call.deadline_ns is None:
+        raise Block(_FOREVER)
+    if t.kernel.clock.monotonic_ns() >= call.deadline_ns:
         t.kernel.futexes.remove(waiter)
         raise LinuxError(E.ETIMEDOUT)
-    restart = E.ERESTARTSYS if call.deadline_ns is None else E.ERESTART_RESTARTBLOCK
+    restart = E.ERESTART_RESTARTBLOCK
     raise Block(Wait("futex_wait", deadline_ns=call.deadline_ns, restart=restart, interrupted=_leave))
 
 
@@ -111,6 +113,9 @@ def _leave(t: Task) -> int | None:
 
         call.restart = again
     return None
+
+
+_FOREVER = Wait("futex_wait", interrupted=_leave)
 
 
 def _wait_again(t: Task, args: tuple[int, ...]) -> int:
