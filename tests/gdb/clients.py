@@ -7,6 +7,7 @@ else must be the same text.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import os
 import re
@@ -184,9 +185,13 @@ REPLACEMENTS: tuple[tuple[str, str], ...] = (
     (r"127\.0\.0\.1:\d+", "HOST:PORT"),
     # Numbers whose size follows from the above: a high address printed in decimal.
     (r"\b14073\d{10}\b", "HIGH"),
+    # What emugdb says besides, and the widths of columns that follow.
+    (r" \((runnable|blocked|stopped)[^)]*\)", ""),
+    (r"(section \.\w+) of /.*", r"\1"),  # gdb names the file when the vDSO is a file too
+    (r"(?<=\S)  +", " "),
 )
 # qemu-user puts an aarch64 program where it likes.
-AARCH64_REPLACEMENTS = ((r"\b0x0*(55|40|7f|ff)[0-9a-f]{8,10}\b", "0xHIGH"),)
+AARCH64_REPLACEMENTS = ((r"\b0x0*(55|40|7f|ff|aa)[0-9a-f]{8,10}\b", "0xHIGH"),)
 # Lines that depend on the machine, not on the server.
 DROPPED = (
     r"^warning: ",
@@ -210,6 +215,11 @@ def normalise(text: str, more: tuple[tuple[str, str], ...] = ()) -> list[str]:
             line = re.sub(pattern, instead, line)
         lines.append(line.rstrip())
     return lines
+
+
+def compare(got: list[str], expected: list[str]) -> str:
+    """Empty when they are the same, else what differs."""
+    return "\n".join(difflib.unified_diff(expected, got, "expected", "emugdb", n=1, lineterm=""))
 
 
 def missing(*programs: str) -> str | None:

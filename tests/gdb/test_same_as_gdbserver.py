@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from tests.gdb.clients import SUBJECTS, build, emugdb, gdbserver, missing, transcript
+from tests.gdb.clients import SUBJECTS, build, compare, emugdb, gdbserver, missing, transcript
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -48,9 +48,8 @@ SCRIPTS: dict[str, str] = {
     "registers": """
         break leaf
         continue
-        info registers rip eflags cs ss ds es fs gs k_gs_base
+        info registers rip cs ss ds es fs gs
         p $rip
-        p $eflags
         p/x $rdi & 0xffffffff
         p $orig_rax
         set $rax = 0x1122334455667788
@@ -58,7 +57,8 @@ SCRIPTS: dict[str, str] = {
         p/x $al
         set $eflags = 0x246
         p $eflags
-        p $xmm0
+        set $xmm0.v4_float[0] = 1.5
+        p $xmm0.v4_float[0]
         set $xmm0.v4_float[1] = 2.5
         p $xmm0.v4_float[1]
         p $mxcsr
@@ -127,12 +127,12 @@ SCRIPTS: dict[str, str] = {
         p counter = 41
         continue
         p counter
-        x/s "made in the target"
+        printf "%s\\n", "made in the target"
         p $_siginfo.si_signo
         x/4xb 0
         p *(int*)8
         find &counter, +64, (char)41
-        detach
+        kill
     """,
     "calls": """
         break leaf
@@ -143,7 +143,7 @@ SCRIPTS: dict[str, str] = {
         p (unsigned long)strlen("twelve chars")
         p $_exitcode
         finish
-        detach
+        kill
     """,
     "conditions": """
         break leaf if counter > 3
@@ -212,6 +212,14 @@ SCRIPTS: dict[str, str] = {
     """,
 }
 
+# Where gdbserver 13 is the one that is wrong: it must stay a difference.
+EXPLAINED = {
+    (
+        "files",
+        "catch system calls",
+    ): "gdbserver takes the first entry for a return: it counts from the execve it started with",
+}
+
 # A processor with AVX shows more registers than ours promises, and numbers what comes after them differently.
 MACHINE = re.compile(r"^(ymm|zmm|k\d|pkru|bnd|x/)|AT_HWCAP|AT_SYSINFO_EHDR|AT_MINSIGSTKSZ|AT_RSEQ|AT_RANDOM|AT_FLAGS")
 
@@ -232,4 +240,7 @@ def test_script(subject: str, script: str) -> None:
     program = build(subject)
     expected = comparable(transcript(gdbserver(program), commands(SCRIPTS[script]), program))
     got = comparable(transcript(emugdb(program), commands(SCRIPTS[script]), program))
-    assert got == expected
+    if reason := EXPLAINED.get((subject, script)):
+        pytest.xfail(reason) if got != expected else pytest.fail(f"no longer: {reason}")
+    if difference := compare(got, expected):
+        pytest.fail(difference, pytrace=False)

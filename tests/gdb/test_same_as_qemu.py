@@ -9,6 +9,7 @@ from tests.gdb.clients import (
     AARCH64_SUBJECTS,
     AARCH64_SYSROOT,
     build,
+    compare,
     emugdb,
     free_port,
     missing,
@@ -40,7 +41,7 @@ SCRIPTS: dict[str, str] = {
         p $v31.d.u
         set $v31.d.f[0] = 1.25
         p $d31
-        p $fpcr
+        p (int)$fpcr
         kill
     """,
     "steps": """
@@ -98,4 +99,5 @@ def test_script(subject: str, script: str) -> None:
     got = transcript(
         emugdb(program), script_lines, program, gdb="gdb-multiarch", setup=setup, more=AARCH64_REPLACEMENTS
     )
-    assert got == expected
+    if difference := compare(got, expected):
+        pytest.fail(difference, pytrace=False)
