@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from emulator.arch.model import Arch
+    from emulator.kernel.events import Idle
     from emulator.kernel.kernel import Config
     from emulator.machine import Machine
 
@@ -246,12 +247,68 @@ def run(machine: Machine) -> int:
     """Run to the end without a debugger."""
     from emulator.kernel.events import AllExited, Idle
 
+    console = _Console(machine)
     while True:
         event = machine.run(_RUN_SLICE)
+        console.deliver()
         if type(event) is Idle:
-            machine.wait(event)
+            console.wait(event)
         elif type(event) is AllExited:
             return exit_status(event.status)
+
+
+class _WokenError(Exception):
+    """A host signal ended the sleep."""
+
+
+class _Console:
+    """Hands host signals to the guest: the keyboard's to its foreground process group, others to its first process."""
+
+    def __init__(self, machine: Machine) -> None:
+        import signal
+
+        self.machine = machine
+        self.pending: list[int] = []
+        self.sleeping = False
+        self.keyboard = {signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH}
+        for number in (*self.keyboard, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._caught)
+
+    def _caught(self, number: int, _frame: object) -> None:
+        self.pending.append(number)
+        self.machine.interrupt()
+        if self.sleeping:
+            self.sleeping = False
+            raise _WokenError
+
+    def wait(self, idle: Idle) -> None:
+        """Sleep until the machine has something to do, or a signal comes."""
+        try:
+            self.sleeping = True
+            if not self.pending:
+                self.machine.wait(idle)
+            self.sleeping = False
+        except _WokenError:
+            pass
+        self.deliver()
+
+    def deliver(self) -> None:
+        """Send what has been caught."""
+        from emulator.abi.signals import SI_KERNEL, Siginfo
+        from emulator.kernel import signals
+
+        while self.pending:
+            number = self.pending.pop(0)
+            kernel = self.machine.kernel
+            first = kernel.first_group
+            if first is None:
+                return
+            foreground = first.session.foreground_pgid
+            if number in self.keyboard and foreground:
+                kernel.send_to_pgrp(foreground, Siginfo(number, SI_KERNEL))
+            elif not first.zombie:
+                signals.send_to_group(first, Siginfo(number, SI_KERNEL))
 
 
 def exit_status(status: int) -> int:

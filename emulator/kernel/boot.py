@@ -15,6 +15,7 @@ from emulator.cpu.mmu import Arena
 from emulator.kernel import exec as execve
 from emulator.kernel.credentials import Credentials
 from emulator.kernel.fd_table import FdTable
+from emulator.kernel.files.tty import HostTty
 from emulator.kernel.host import Host
 from emulator.kernel.image import FatalExec
 from emulator.kernel.kernel import Config, Kernel
@@ -47,6 +48,8 @@ def spawn(kernel: Kernel, path: bytes, argv: Sequence[bytes], envp: Sequence[byt
     task = Task(uid, group, kernel, kernel.arch, None, None, fds, fs, Credentials.of(*ids))  # type: ignore[arg-type]
     for description in kernel.vfs.standard_files():
         fds.allocate(description)
+        if session.tty is None and isinstance(description, HostTty):
+            session.tty, session.foreground_pgid = description.retain(), group.pgid
     program = execve.prepare(task, path, lambda: (list(argv), list(envp)))
     group.leader = task
     group.tasks[task.tid] = task

@@ -89,7 +89,7 @@ def session_ioctl(t: Task, tty: Description, request: int, argument: int) -> int
 def take_terminal(t: Task, tty: Description) -> None:
     """Make the terminal the controlling one of the task's session."""
     session = t.group.session
-    session.tty = tty
+    session.tty = tty.retain()  # for as long as the session: its number can still be opened as /dev/tty
     session.foreground_pgid = t.group.pgid
 
 
