@@ -67,7 +67,8 @@ def libraries(c: Context, annex: str) -> bytes:
     found: LibraryList = c.target.libraries(
         c.process, start=wanted.get("start", 0), prev=wanted.get("prev", 0), namespace=wanted.get("lmid", 0)
     )
-    main = f' main-lm="{found.main_link_map:#x}"' if found.main_link_map else ""
+    # LLDB would take main-lm for the address of the r_debug pointer (ProcessGDBRemote::GetImageInfoAddress)
+    main = f' main-lm="{found.main_link_map:#x}"' if found.main_link_map and not c.thread_suffix else ""
     lines = [f'<library-list-svr4 version="1.0"{main}>']
     for each in found.libraries:
         namespace = f' lmid="{each.namespace:#x}"' if each.namespace else ""
