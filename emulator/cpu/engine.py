@@ -38,7 +38,8 @@ _HOOK_KIND = {WatchKind.WRITE: 2, WatchKind.READ: 1, WatchKind.ACCESS: 3}
 _WATCH_KIND = {2: WatchKind.WRITE, 1: WatchKind.READ, 3: WatchKind.ACCESS}
 
 MAX_SHADOWS = 16  # engine.h
-AVX_REASON = "AVX code: no CPU model of the engine executes it; build for x86-64-v2 or run without GLIBC_TUNABLES"
+_I_UNDEFINED = 1  # enum Insn of hooks.h
+AVX_REMEDY = "AVX code, which no CPU model of the engine executes and cpuid does not offer; build for -march=x86-64-v2"
 
 
 _CHECK = re.compile(rb"\x48\x8b\xb7....\x80\xbe(....)\x00\x74", re.DOTALL)
@@ -156,7 +157,15 @@ class Cpu:
         }
 
     def _undefined(self, address: int) -> exits.Undefined:
-        return exits.Undefined(address, "")
+        """Name an instruction that the engine does not execute although the guest's hardware might."""
+        code = self._table.read_partial(address, 15, force=True) if self._table is not None else b""
+        if _ISA.get(self.arch.cpu.uc_arch) != 0 or mmu.backend.scan(0, code)[1] != _I_UNDEFINED:
+            return exits.Undefined(address, "")
+        import capstone
+
+        machine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        words = next((f"{m} {ops}".strip() for _, _, m, ops in machine.disasm_lite(code, address, 1)), code.hex(" "))
+        return exits.Undefined(address, f"{words}: {AVX_REMEDY}")
 
     # ---- address spaces
 

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static Arena *guarded; /* the arena the SIGBUS guard protects: one machine a process */
@@ -293,6 +294,24 @@ static Frames *new_frames(Arena *a, uint64_t count)
     return f;
 }
 
+/* Private mappings of an unchanged file are the same frames again, so that what was translated of a library or a
+ * program serves the next process too.  The last few are kept although nobody maps them. */
+static bool same_file(const Kept *k, const struct stat *st, long long offset, long long count)
+{
+    return k->frames && k->st.st_dev == st->st_dev && k->st.st_ino == st->st_ino && k->st.st_size == st->st_size &&
+           !memcmp(&k->st.st_mtim, &st->st_mtim, sizeof st->st_mtim) &&
+           !memcmp(&k->st.st_ctim, &st->st_ctim, sizeof st->st_ctim) && k->offset == offset && k->count == count;
+}
+
+static void keep_file(Arena *a, const struct stat *st, long long offset, Frames *f)
+{
+    Kept *k = &a->kept[a->next_kept++ % MAX_KEPT];
+    Frames *old = k->frames;
+    Py_INCREF(f);
+    *k = (Kept){*st, offset, (long long)f->count, f};
+    Py_XDECREF(old);
+}
+
 static PyObject *arena_map_file(Arena *a, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"host_fd", "offset", "n_pages", "shared", "writable", NULL};
@@ -300,6 +319,13 @@ static PyObject *arena_map_file(Arena *a, PyObject *args, PyObject *kwargs)
     long long offset, count;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iLLpp", names, &fd, &offset, &count, &shared, &writable))
         return NULL;
+    struct stat st;
+    bool keep = !shared && !fstat(fd, &st) && S_ISREG(st.st_mode);
+    for (size_t i = 0; keep && i < MAX_KEPT; i++)
+        if (same_file(&a->kept[i], &st, offset, count)) {
+            Py_INCREF(a->kept[i].frames);
+            return (PyObject *)a->kept[i].frames;
+        }
     Frames *f = new_frames(a, count > 0 ? (uint64_t)count : 0);
     if (!f)
         return NULL;
@@ -313,6 +339,8 @@ static PyObject *arena_map_file(Arena *a, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     f->file = true;
+    if (keep)
+        keep_file(a, &st, offset, f);
     return (PyObject *)f;
 }
 
@@ -325,6 +353,14 @@ static PyObject *arena_shared_anonymous(Arena *a, PyObject *args)
     if (f)
         madvise(frame_host(a, f->base), f->count << PAGE_SHIFT, MADV_NOHUGEPAGE);
     return (PyObject *)f;
+}
+
+/* Drop the kept file mappings; they hold the arena, so somebody has to. */
+static PyObject *arena_forget_files(Arena *a, PyObject *unused)
+{
+    for (size_t i = 0; i < MAX_KEPT; i++)
+        Py_CLEAR(a->kept[i].frames);
+    Py_RETURN_NONE;
 }
 
 static PyObject *arena_get_limit(Arena *a, void *unused)
@@ -341,6 +377,7 @@ static PyMethodDef arena_methods[] = {
     {"used_frames", (PyCFunction)arena_used_frames, METH_NOARGS, "Anonymous frames in use."},
     {"map_file", (PyCFunction)(void *)arena_map_file, METH_VARARGS | METH_KEYWORDS,
      "Map part of a host file into a run of frames; OSError as mmap(2)."},
+    {"forget_files", (PyCFunction)arena_forget_files, METH_NOARGS, "Drop file mappings kept for the next process."},
     {"shared_anonymous", (PyCFunction)arena_shared_anonymous, METH_VARARGS, "A run of zero frames that can be shared."},
     {NULL}};
 

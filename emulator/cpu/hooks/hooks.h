@@ -8,6 +8,7 @@
 #include <Python.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #define PAGE_SHIFT 12
 #define PAGE ((uint64_t)1 << PAGE_SHIFT)
@@ -31,6 +32,13 @@ typedef struct {
     uint64_t base, count;
 } Run;
 
+enum { MAX_KEPT = 96 };
+typedef struct { /* a file mapping kept for the next process */
+    struct stat st;
+    long long offset, count;
+    struct Frames *frames;
+} Kept;
+
 typedef struct {
     PyObject_HEAD
     uint8_t *base;
@@ -44,13 +52,15 @@ typedef struct {
     uint64_t *stale; /* frames whose translations must go before the next run */
     size_t n_stale, cap_stale;
     bool stale_all;
+    Kept kept[MAX_KEPT];
+    size_t next_kept;
     uint64_t fences; /* bumped whenever a running engine must look at `stale` */
     volatile uint64_t *limit_of_core; /* how the guard makes a running engine come back */
     volatile int *attention_of_core;
     volatile uint64_t bus_frame; /* 1 + the frame the SIGBUS guard patched last */
 } Arena;
 
-typedef struct {
+typedef struct Frames {
     PyObject_HEAD
     Arena *arena;
     uint64_t base, count;
