@@ -1,5 +1,9 @@
-"""The Python twin of the C hooks: the same classes, slower.  Not written yet."""
+"""The Python twin of the C hooks (`emulator.cpu._hooks`): same interface, same behaviour, much slower."""
 
 from __future__ import annotations
 
-raise ImportError("the Python hooks are not there yet: build the C ones (python setup.py build_ext --inplace)")
+from emulator.cpu.pycore import Core
+from emulator.cpu.pymemory import Arena, Frames, PageTable
+from emulator.cpu.pyscan import scan
+
+__all__ = ["Arena", "Core", "Frames", "PageTable", "scan"]

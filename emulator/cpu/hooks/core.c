@@ -345,7 +345,10 @@ static enum Answer run_until(Core *c, uint64_t until)
             return A_STOP;
         if (c->clock >= until)
             return A_BUDGET;
+        uint64_t skip = c->skip_pc, clock = c->clock;
         run_runner(c, until);
+        if (c->clock == clock)
+            c->skip_pc = skip; /* nothing ran yet */
         c->range_start = 0;
         c->range_end = UINT64_MAX;
         if (c->why == W_BLOCK) {
@@ -360,6 +363,7 @@ static enum Answer run_until(Core *c, uint64_t until)
             uint64_t n = c->pending.count & ~S_STOP;
             if (!c->attention)
                 run_stepper(c, n < until - c->clock ? n : until - c->clock);
+            c->skip_pc = NOWHERE;
         }
         enum Answer got = answer(c, until);
         if (got != A_NONE)

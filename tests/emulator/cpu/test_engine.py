@@ -309,3 +309,15 @@ def test_avx_is_named(tmp_path: Path) -> None:
     assert isinstance(got, Undefined)
     assert got.address == at["here"]
     assert got.reason.startswith("vpaddd ymm1, ymm2, ymm3: AVX code")
+
+
+def test_skipping_a_breakpoint_in_front_of_another_point(tmp_path: Path) -> None:
+    code, at = assemble(tmp_path, "here: nop; there: nop; rdtsc; jmp here")
+    m = Bare(code)
+    for name in ("here", "there"):
+        m.cpu.insert_breakpoint(m.table, at[name])
+    assert m.cpu.run(FOREVER) == BreakpointHit(at["here"])
+    for n in range(4):
+        assert m.cpu.run(FOREVER, True) == BreakpointHit(at["there"])
+        assert m.cpu.run(FOREVER, True) == BreakpointHit(at["here"])
+        assert m.cpu.clock == 4 * (n + 1)

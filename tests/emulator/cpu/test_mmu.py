@@ -11,7 +11,7 @@ import pytest
 from emulator.abi.errno import E
 from emulator.abi.memory import Access
 from emulator.cpu.exits import BusError, PageFault, Simple, Syscall
-from emulator.cpu.mmu import PAGE, Arena, PageTable
+from emulator.cpu.mmu import HOOKS_KIND, PAGE, Arena, PageTable
 from emulator.errors import LinuxError, MemoryFault
 from tests.emulator.cpu.machine import CODE, DATA, FOREVER, RW, RX, Bare, assemble
 
@@ -159,6 +159,7 @@ def test_private_and_shared_file_mappings(tmp_path: Path, table: PageTable) -> N
         table.arena.map_file(-1, 0, 1, True, True)
 
 
+@pytest.mark.skipif(HOOKS_KIND != "c", reason="only C can catch the host's SIGBUS")
 def test_a_truncated_file_is_a_bus_error_never_a_crash(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"A" * (4 * PAGE))
@@ -276,6 +277,7 @@ def test_a_stop_request_is_honoured_within_ten_ms(tmp_path: Path, text: str, ste
     assert m.cpu.run(m.cpu.clock + 10) is Simple.BUDGET
 
 
+@pytest.mark.skipif(HOOKS_KIND != "c", reason="the Python twin is slow")
 def test_forking_a_touched_gibibyte_is_fast() -> None:
     table = PageTable(Arena())
     pages = 1 << 18
