@@ -34,6 +34,8 @@ SUBJECTS = {
     "files": ("files.c", ("gcc", "-g", "-O0", "-static-pie", "-fPIE"), ()),
     "objects": ("objects.cc", ("g++", "-g", "-O0"), ()),
 }
+# For tests of their own
+OTHERS = {"spinner": ("spinner.c", ("gcc", "-g", "-O0"), ())}
 AARCH64_SUBJECTS = {
     "numbers": ("numbers.c", ("aarch64-linux-gnu-gcc", "-g", "-O0"), ("-lm",)),
     "lists": ("lists.c", ("aarch64-linux-gnu-gcc", "-g", "-O0", "-no-pie"), ()),
@@ -44,7 +46,7 @@ AARCH64_SYSROOT = "/usr/aarch64-linux-gnu"
 
 def build(name: str, aarch64: bool = False) -> Path:
     """Compile a subject once."""
-    source, command, libraries = (AARCH64_SUBJECTS if aarch64 else SUBJECTS)[name]
+    source, command, libraries = (AARCH64_SUBJECTS if aarch64 else SUBJECTS | OTHERS)[name]
     text = (PROGRAMS / source).read_bytes() + repr(command).encode()
     folder = BUILD / ("gdb-aarch64" if aarch64 else "gdb") / hashlib.sha256(text).hexdigest()[:12]
     binary = folder / name
