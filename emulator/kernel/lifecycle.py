@@ -166,7 +166,7 @@ def _session_leader_exits(kernel: Kernel, group: ThreadGroup) -> None:
     if session.foreground_pgid:
         kernel.send_to_pgrp(session.foreground_pgid, signals.kernel_info(Signal.SIGHUP))
         kernel.send_to_pgrp(session.foreground_pgid, signals.kernel_info(Signal.SIGCONT))
-    session.tty = None
+    session.drop_terminal()
 
 
 def _stopped_orphans(kernel: Kernel, group: ThreadGroup) -> None:

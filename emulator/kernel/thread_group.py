@@ -70,8 +70,14 @@ class Session:
 
     def __init__(self, sid: int) -> None:
         self.sid = sid
-        self.tty: Any = None
+        self.tty: Any = None  # retained
         self.foreground_pgid = 0
+
+    def drop_terminal(self) -> None:
+        """The session has no controlling terminal any more."""
+        tty, self.tty = self.tty, None
+        if tty is not None:
+            tty.release()
 
 
 class Usage:

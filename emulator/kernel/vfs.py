@@ -20,7 +20,7 @@ from emulator.kernel.files.fifo import open_fifo
 from emulator.kernel.files.mounts import system_mounts
 from emulator.kernel.files.regular import HostDirectoryDescription, PathDescription, RegularFile
 from emulator.kernel.files.streams import HostStream
-from emulator.kernel.files.tty import HostTty
+from emulator.kernel.files.tty import HostTty, PtyMaster
 from emulator.kernel.files.virtual import VirtualDirectory, VirtualDirectoryDescription, VirtualLink
 from emulator.kernel.host import Host, HostDirectory, HostFd
 from emulator.kernel.locks import Locks
@@ -183,6 +183,8 @@ class Vfs:
             device = open_device(self.host, status.st_rdev, kept, self.walker.guest_path(fd))
             if device is not None:
                 return device
+            if status.st_rdev == 0x502:
+                return PtyMaster(t, self.walker, holder.take(), kept)
             if self.host.isatty(fd):
                 return HostTty(self.walker, holder.take(), kept)
         if kind == stat.S_IFIFO:

@@ -14,6 +14,7 @@ from emulator.errors import LinuxError
 from emulator.kernel.files.description import POLLIN, POLLOUT, Description
 from emulator.kernel.files.pipe import PipeEnd, broken_pipe
 from emulator.kernel.files.regular import HostFile, RegularFile
+from emulator.kernel.files.tty import HostTty, PtyMaster, take_terminal
 from emulator.kernel.files.virtual import VirtualDirectory, VirtualFileDescription
 from emulator.kernel.paths import VirtualPlace
 from emulator.kernel.tasks import Task
@@ -43,19 +44,18 @@ def open_file(t: Task, dirfd: int, pathname: int, flags: int, mode: int) -> int:
         raise LinuxError(E.EINVAL)
     path = path_at(t, pathname)
     description = t.kernel.vfs.open(t, path, wanted, mode, dirfd)
-    if not wanted & O.NOCTTY and description.kind == "device":
+    if not wanted & O.NOCTTY and isinstance(description, HostTty):
         acquire_terminal(t, description)
     return t.fds.allocate(description, cloexec=bool(wanted & O.CLOEXEC))
 
 
-def acquire_terminal(t: Task, description: Description) -> None:
+def acquire_terminal(t: Task, terminal: HostTty) -> None:
     """A session leader without a terminal gets the one it opens (man 2 open, O_NOCTTY)."""
     session = t.group.session
     if session.tty is not None or session.sid != t.group.tgid:
         return
-    take = getattr(description, "become_controlling", None)
-    if take is not None:
-        take(t)
+    if not isinstance(terminal, PtyMaster):
+        take_terminal(t, terminal)
 
 
 @syscall("open")

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
 from emulator.abi.fcntl import O
-from emulator.abi.signals import SIG_IGN, Siginfo, Signal
+from emulator.abi.signals import SI_KERNEL, SIG_IGN, Siginfo, Signal
 from emulator.errors import LinuxError
-from emulator.kernel.files.description import Description, ReadBuffers, WriteBuffers
+from emulator.kernel import signals
+from emulator.kernel.files.description import Description, ReadBuffers, WriteBuffers, gather
 from emulator.kernel.files.streams import HostStream
 
 if TYPE_CHECKING:
+    from emulator.kernel.paths import Walker
     from emulator.kernel.tasks import Task
     from emulator.kernel.thread_group import Session
 
@@ -77,9 +79,9 @@ def session_ioctl(t: Task, tty: Description, request: int, argument: int) -> int
             if not mine:
                 raise LinuxError(E.ENOTTY)
             if session.sid == t.group.tgid:
-                session.tty = None
-                t.kernel.send_to_pgrp(session.foreground_pgid, Siginfo(Signal.SIGHUP, 0x80))
-                t.kernel.send_to_pgrp(session.foreground_pgid, Siginfo(Signal.SIGCONT, 0x80))
+                session.drop_terminal()
+                t.kernel.send_to_pgrp(session.foreground_pgid, Siginfo(Signal.SIGHUP, SI_KERNEL))
+                t.kernel.send_to_pgrp(session.foreground_pgid, Siginfo(Signal.SIGCONT, SI_KERNEL))
                 session.foreground_pgid = 0
         case _:
             return None
@@ -89,7 +91,9 @@ def session_ioctl(t: Task, tty: Description, request: int, argument: int) -> int
 def take_terminal(t: Task, tty: Description) -> None:
     """Make the terminal the controlling one of the task's session."""
     session = t.group.session
-    session.tty = tty.retain()  # for as long as the session: its number can still be opened as /dev/tty
+    kept = tty.retain()  # for as long as the session: its number can still be opened as /dev/tty
+    session.drop_terminal()
+    session.tty = kept
     session.foreground_pgid = t.group.pgid
 
 
@@ -113,7 +117,7 @@ def stop_background(t: Task, tty: Description, *, changing: bool = False, readin
         return
     if t.kernel.orphaned(t.group.pgid):
         raise LinuxError(E.EIO)
-    t.kernel.send_to_pgrp(t.group.pgid, Siginfo(signo, 0x80))
+    t.kernel.send_to_pgrp(t.group.pgid, Siginfo(signo, SI_KERNEL))
     raise LinuxError(E.ERESTARTSYS)
 
 
@@ -154,3 +158,81 @@ class HostTty(HostStream):
 
     def reopen(self, t: Task, flags: int) -> Description:
         return t.kernel.vfs.reopen_host(t, self._fd, flags)
+
+
+VINTR, VQUIT, VSUSP, ISIG = 0, 1, 10, 1
+_CONTROL = 17  # offset of c_cc in struct termios
+
+
+class PtyMaster(HostTty):
+    """The master of a host pty: the line discipline is the host's, the signals of its keys are ours to send.
+
+    The host knows no session on the slave, because sessions are the guest's.
+    """
+
+    __slots__ = ("_kernel",)
+
+    def __init__(self, t: Task, walker: Walker, fd: int, flags: int) -> None:
+        super().__init__(walker, fd, flags)
+        self._kernel = t.kernel
+
+    def close(self) -> None:
+        for session in self._sessions():
+            for signo in (Signal.SIGHUP, Signal.SIGCONT):
+                leader = self._kernel.groups.get(session.sid)
+                if leader is not None and leader.pgid != session.foreground_pgid and not leader.zombie:
+                    signals.send_to_group(leader, Siginfo(signo, SI_KERNEL))
+                if session.foreground_pgid:
+                    self._kernel.send_to_pgrp(session.foreground_pgid, Siginfo(signo, SI_KERNEL))
+        super().close()
+
+    def write(self, t: Task, buffers: WriteBuffers) -> int:
+        count = super().write(t, buffers)
+        self._keys(gather(buffers, count))
+        return count
+
+    def ioctl(self, t: Task, request: int, argument: int) -> int:
+        result = super().ioctl(t, request, argument)
+        if request == TIOCSWINSZ:
+            self._signal(Signal.SIGWINCH)
+        return result
+
+    def _keys(self, data: bytes) -> None:
+        """isig(): what the line discipline would do if it knew whom to tell."""
+        try:
+            termios = self.host.ioctl(self._fd, TCGETS, bytes(TERMIOS_SIZE))
+        except LinuxError:
+            return
+        if not isinstance(termios, bytes) or not int.from_bytes(termios[12:16], "little") & ISIG:
+            return
+        control = termios[_CONTROL:]
+        meaning = {
+            control[VINTR]: Signal.SIGINT,
+            control[VQUIT]: Signal.SIGQUIT,
+            control[VSUSP]: Signal.SIGTSTP,
+        }
+        meaning.pop(0, None)  # _POSIX_VDISABLE
+        for byte in data:
+            if byte in meaning:
+                self._signal(meaning[byte])
+
+    def _signal(self, signo: Signal) -> None:
+        for session in self._sessions():
+            if session.foreground_pgid:
+                self._kernel.send_to_pgrp(session.foreground_pgid, Siginfo(signo, SI_KERNEL))
+
+    def _sessions(self) -> list[Session]:
+        """Sessions whose controlling terminal is the slave."""
+        if self._fd < 0:
+            return []
+        try:
+            number = self.host.ioctl(self._fd, TIOCGPTN, bytes(4))
+        except LinuxError:
+            return []
+        slave = 136 << 8 | int.from_bytes(number, "little") if isinstance(number, bytes) else -1
+        sessions = {id(group.session): group.session for group in self._kernel.groups.values()}
+        return [
+            session
+            for session in sessions.values()
+            if isinstance(session.tty, Description) and session.tty.stat().st_rdev == slave
+        ]
