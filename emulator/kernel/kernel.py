@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("emulator.kernel")
 
+INSN_NS = 3  # about what an instruction takes here
 TOTAL_MEMORY = 8 << 30  # what sysinfo says when there is no --memory
 
 
@@ -117,10 +118,10 @@ class Kernel:
             self.current = None
 
     def charge(self, task: Task) -> None:
-        """Book the CPU time a task has used: one instruction is a nanosecond."""
+        """Book the CPU time a task has used, by the instruction clock: the same in every run."""
         if task is self.current:
             now = self.cpu.clock
-            task.user_ns += now - self._loaded_at
+            task.user_ns += (now - self._loaded_at) * INSN_NS
             self._loaded_at = now
 
     def context_of(self, task: Task) -> Any:
@@ -199,6 +200,10 @@ class Kernel:
     def cpu_time(self, group: ThreadGroup) -> int:
         """CPU time of a process, exited threads included, ns."""
         return group.usage.user_ns + sum(map(self.thread_time, group.tasks.values()))
+
+    def resident_kib(self, space: AddressSpace) -> int:
+        """An estimate of the resident set: exact numbers cost a walk over the page table."""
+        return min(space.pages.total * 4, self.arena.used_frames() * 4)
 
     def memory_bytes(self) -> tuple[int, int]:
         """(total, used) guest memory."""

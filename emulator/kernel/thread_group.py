@@ -83,7 +83,7 @@ class Session:
 class Usage:
     """What getrusage(2) and times(2) count."""
 
-    __slots__ = ("major_faults", "minor_faults", "switches", "system_ns", "user_ns")
+    __slots__ = ("major_faults", "minor_faults", "peak_kib", "switches", "system_ns", "user_ns")
 
     def __init__(self) -> None:
         self.user_ns = 0
@@ -91,6 +91,7 @@ class Usage:
         self.minor_faults = 0
         self.major_faults = 0
         self.switches = 0
+        self.peak_kib = 0
 
     def add(self, other: Usage) -> None:
         """Accumulate a reaped child's, or an exited thread's."""
@@ -99,6 +100,7 @@ class Usage:
         self.minor_faults += other.minor_faults
         self.major_faults += other.major_faults
         self.switches += other.switches
+        self.peak_kib = max(self.peak_kib, other.peak_kib)
 
 
 class ThreadGroup:

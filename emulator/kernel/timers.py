@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from emulator.abi.signals import SI_TIMER, Siginfo, Signal, signal_bit
 from emulator.kernel import signals
+from emulator.kernel.thread_group import RLIM_INFINITY, RLIMIT_CPU
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF = 0, 1, 2
 SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD, SIGEV_THREAD_ID = 0, 1, 2, 4
 CPU_TICK_NS = 4_000_000
+SECOND_NS = 1_000_000_000
+_CPU_LIMIT = -1  # beside the ITIMER_*
 DELAYTIMER_MAX = 0x7FFFFFFF
 
 
@@ -149,6 +152,28 @@ class PosixTimer:
         self.last_overrun = min(self._overrun, DELAYTIMER_MAX)
         self._overrun = 0
         return self.last_overrun
+
+
+def arm_cpu_limit(kernel: Kernel, group: ThreadGroup) -> None:
+    """RLIMIT_CPU: SIGXCPU at the soft limit and every second after it, SIGKILL at the hard one (getrlimit(2))."""
+    soft, hard = group.rlimits[RLIMIT_CPU]
+    timer: IntervalTimer | None = group.itimers.get(_CPU_LIMIT)
+    if timer is None:
+        if soft == RLIM_INFINITY:
+            return
+
+        def fire(_count: int) -> None:
+            if kernel.cpu_time(group) >= group.rlimits[RLIMIT_CPU][1] * SECOND_NS:
+                kernel.kill_group(group)
+            else:
+                signals.send_to_group(group, signals.kernel_info(Signal.SIGXCPU))
+
+        timer = IntervalTimer(kernel, lambda: kernel.cpu_time(group), fire, real=False)
+        group.itimers[_CPU_LIMIT] = timer
+    if soft == RLIM_INFINITY:
+        timer.cancel()
+    else:
+        timer.set(max(min(soft, hard), 1) * SECOND_NS, SECOND_NS)
 
 
 def itimer(kernel: Kernel, task: Task, which: int) -> IntervalTimer:

@@ -20,7 +20,8 @@ from emulator.kernel.credentials import (
     UNCHANGED,
 )
 from emulator.kernel.tasks import Task
-from emulator.kernel.thread_group import RLIMIT_NOFILE, ThreadGroup
+from emulator.kernel.thread_group import RLIMIT_CPU, RLIMIT_NOFILE, ThreadGroup
+from emulator.kernel.timers import arm_cpu_limit
 from emulator.syscalls.registry import Int, Ptr, Size, UInt, syscall
 
 # -- user and group ids ----------------------------------------------------------------------------------------------
@@ -291,6 +292,8 @@ def _limits(t: Task, group: ThreadGroup, resource: int, new: tuple[int, int] | N
         if hard > before[1] and not t.credentials.capable(CAP_SYS_RESOURCE):
             raise LinuxError(E.EPERM)
         group.rlimits[resource] = new
+        if resource == RLIMIT_CPU:
+            arm_cpu_limit(t.kernel, group)
         if resource == RLIMIT_NOFILE:
             for task in group.tasks.values():
                 task.fds.limit = soft

@@ -28,6 +28,7 @@ from emulator.kernel.files.pidfd import PidfdDescription
 from emulator.kernel.image import FatalExec, Program, rlimit_reader
 from emulator.kernel.tasks import Gone, RegistersReplaced, Task, TaskState
 from emulator.kernel.thread_group import RLIMIT_NPROC, Session, ThreadGroup, Usage
+from emulator.kernel.timers import arm_cpu_limit
 from emulator.kernel.waits import Block, Wait, WaitQueue
 from emulator.syscalls.registry import Fd, Int, Ptr, Size, syscall
 
@@ -46,6 +47,9 @@ CLONE_NEWPID, CLONE_NEWNET, CLONE_IO = 0x20000000, 0x40000000, 0x80000000
 CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, CLONE_NEWTIME = 1 << 32, 1 << 33, 0x80
 CSIGNAL = 0xFF
 NAMESPACES = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
+
+
+_UNSHARABLE = CLONE_THREAD | CLONE_FS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | CLONE_SYSVSEM
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,8 @@ def clone3(t: Task, address: Ptr, size: Size) -> int:
 def _check(t: Task, args: CloneArgs) -> None:
     flags = args.flags
     if flags & (CLONE_NEWNS | CLONE_FS) == CLONE_NEWNS | CLONE_FS:
+        raise LinuxError(E.EINVAL)
+    if flags & (CLONE_NEWIPC | CLONE_SYSVSEM) == CLONE_NEWIPC | CLONE_SYSVSEM:
         raise LinuxError(E.EINVAL)
     if flags & CLONE_THREAD and not flags & CLONE_SIGHAND:
         raise LinuxError(E.EINVAL)
@@ -251,6 +257,7 @@ def _new_group(t: Task, tgid: int, args: CloneArgs) -> ThreadGroup:
     group = ThreadGroup(tgid, parent, old.pgid, old.session, sighand)
     group.exit_signal = old.exit_signal if args.flags & CLONE_PARENT else args.exit_signal
     group.rlimits = type(old.rlimits)(old.rlimits)
+    arm_cpu_limit(t.kernel, group)
     group.exe, group.argv, group.envp = old.exe, old.argv, old.envp
     group.start_ns = t.kernel.clock.monotonic_ns()
     group.dumpable = old.dumpable
@@ -303,6 +310,8 @@ def _announce(t: Task, child: Task, flags: int, exit_signal: int) -> None:
 @syscall("unshare")
 def unshare(t: Task, flags: Size) -> int:
     """unshare(2): what fork would have copied; namespaces are refused."""
+    if flags & ~(NAMESPACES | CLONE_NEWTIME | _UNSHARABLE):
+        raise LinuxError(E.EINVAL)
     if flags & NAMESPACES:
         raise LinuxError(E.EPERM)
     if flags & CLONE_FS and t.fs.users > 1:
@@ -551,10 +560,10 @@ def _exit_code(status: int) -> int:
     return CLD_DUMPED if status & 0x80 else CLD_KILLED
 
 
-def write_rusage(t: Task, address: int, usage: Usage, peak_kib: int = 0) -> None:
+def write_rusage(t: Task, address: int, usage: Usage) -> None:
     """struct rusage."""
     user, system = usage.user_ns // 1000, usage.system_ns // 1000
-    words = (*divmod(user, 1_000_000), *divmod(system, 1_000_000), peak_kib, 0, 0, 0)
+    words = (*divmod(user, 1_000_000), *divmod(system, 1_000_000), usage.peak_kib, 0, 0, 0)
     rest = (usage.minor_faults, usage.major_faults, 0, 0, 0, 0, 0, 0, usage.switches, 0)
     t.memory.write_struct(address, "l" * 18, *words, *rest[:10])
 

@@ -337,7 +337,9 @@ def getrusage(t: Task, who: Int, address: Ptr) -> int:
             usage.switches = t.voluntary_switches
         case _:
             raise LinuxError(E.EINVAL)
-    write_rusage(t, address, usage, t.space.peak_pages * 4)
+    if who >= 0:
+        usage.peak_kib = max(t.group.usage.peak_kib, t.kernel.resident_kib(t.space))
+    write_rusage(t, address, usage)
     return 0
 
 
