@@ -45,7 +45,8 @@ def spawn(kernel: Kernel, path: bytes, argv: Sequence[bytes], envp: Sequence[byt
     fds = FdTable(group.rlimits[RLIMIT_NOFILE][0])
     fs = kernel.vfs.initial_state(None, cwd)
     ids = kernel.host.ids()
-    task = Task(uid, group, kernel, kernel.arch, None, None, fds, fs, Credentials.of(*ids))  # type: ignore[arg-type]
+    credentials = Credentials.of(*ids, *kernel.host.capabilities())
+    task = Task(uid, group, kernel, kernel.arch, None, None, fds, fs, credentials)  # type: ignore[arg-type]
     for description in kernel.vfs.standard_files():
         fds.allocate(description)
         if session.tty is None and isinstance(description, HostTty):

@@ -33,10 +33,17 @@ class Credentials:
     securebits: int = 0
 
     @classmethod
-    def of(cls, uid: int, gid: int, groups: tuple[int, ...] = ()) -> Credentials:
-        """Those of a fresh login: root has every capability."""
-        caps = ALL_CAPABILITIES if uid == 0 else 0
-        return cls(uid, uid, uid, uid, gid, gid, gid, gid, groups, caps, caps)
+    def of(
+        cls,
+        uid: int,
+        gid: int,
+        groups: tuple[int, ...] = (),
+        capabilities: int = ALL_CAPABILITIES,
+        bounding: int = ALL_CAPABILITIES,
+    ) -> Credentials:
+        """Those of a fresh login: root has every capability the bounding set leaves it."""
+        caps = capabilities if uid == 0 else 0
+        return cls(uid, uid, uid, uid, gid, gid, gid, gid, groups, caps, caps, cap_bounding=bounding)
 
     def capable(self, capability: int) -> bool:
         """Is CAP_<number> effective?"""

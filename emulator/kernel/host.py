@@ -121,6 +121,10 @@ _fstatfs = _c("fstatfs64", _int, _ptr)
 _statfs = _c("statfs64", _str, _ptr)
 _preadv2 = _c("preadv2", _int, _ptr, _int, _long, _int, restype=_ssize)
 _pwritev2 = _c("pwritev2", _int, _ptr, _int, _long, _int, restype=_ssize)
+_setfsuid = _c("setfsuid", _uint)
+_setfsgid = _c("setfsgid", _uint)
+_syscall = _c("syscall", _long, _long, _ptr, restype=_long)  # glibc's setgroups changes every thread
+SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159}
 _listxattr_fd = _c("flistxattr", _int, _ptr, ctypes.c_size_t, restype=_ssize)
 
 
@@ -187,6 +191,9 @@ class Host:
 
     def __init__(self) -> None:
         """Raise the descriptor limit, and take the umask over: the guest's own is applied by hand."""
+        self._identity: tuple[int, int, tuple[int, ...]] | None = (
+            None  # fsuid, fsgid, groups
+        )
         infinity = (1 << 64) - 1
         self.initial_limits = [  # by RLIMIT_*, which asm-generic numbers as the host does
             tuple(infinity if value == resource.RLIM_INFINITY else value for value in resource.getrlimit(number))
@@ -230,6 +237,34 @@ class Host:
     def ids(self) -> tuple[int, int, tuple[int, ...]]:
         """The server's user, group and supplementary groups: who the first process is."""
         return os.getuid(), os.getgid(), tuple(os.getgroups())
+
+    def capabilities(self) -> tuple[int, int]:
+        """The server's effective and bounding capability sets: a container's root has not all of them."""
+        sets = {}
+        try:
+            with open("/proc/self/status", "rb") as status:
+                for line in status:
+                    if line.startswith(b"Cap"):
+                        name, value = line.split(b":")
+                        sets[name] = int(value, 16)
+        except OSError:
+            return 0, 0
+        return sets.get(b"CapEff", 0), sets.get(b"CapBnd", 0)
+
+    def become(self, uid: int, gid: int, groups: tuple[int, ...]) -> None:
+        """Have file permissions checked as these ids (setfsuid(2)); only root can, and only this thread does."""
+        wanted = (uid, gid, groups)
+        if self._identity is None:
+            if os.geteuid():
+                return
+            self._identity = (0, os.getegid(), tuple(os.getgroups()))
+        if wanted == self._identity or _setfsuid is None or _setfsgid is None or _syscall is None:
+            return
+        _setfsuid(0)
+        _syscall(SYS_SETGROUPS[os.uname().machine], len(groups), (ctypes.c_uint32 * len(groups))(*groups))
+        _setfsgid(gid)
+        _setfsuid(uid)
+        self._identity = wanted
 
     def random(self, count: int) -> bytes:
         """Random bytes, as getrandom(2)."""

@@ -37,6 +37,7 @@ from emulator.kernel.vfs import Vfs
 if TYPE_CHECKING:
     from emulator.arch.model import Arch
     from emulator.kernel.address_space import AddressSpace
+    from emulator.kernel.credentials import Credentials
     from emulator.kernel.events import DebuggerPolicy, Event
     from emulator.kernel.host import Host
     from emulator.kernel.paths import Walker
@@ -85,6 +86,7 @@ class Kernel:
         self.debugger: DebuggerPolicy | None = None
         self.current: Task | None = None  # whose context the CPU holds
         self._loaded_at = 0
+        self._host_identity: Credentials | None = None  # whose file permissions the host applies now
         self.first_group: ThreadGroup | None = None
         self.watch_calls = False  # the debugger catches calls, or --strace: every call takes the slow path
         self.hostname: str = config.hostname or host.hostname()  # the host's /etc/hosts knows this one
@@ -108,6 +110,13 @@ class Kernel:
             self.current = task
             self._loaded_at = self.cpu.clock
             self.cpu.activate(task.space.table)
+            if task.credentials is not self._host_identity:
+                self.assume_identity(task)
+
+    def assume_identity(self, task: Task) -> None:
+        """Let the host check file permissions as the task's ids, not the emulator's; matters for root only."""
+        credentials = self._host_identity = task.credentials
+        self.host.become(credentials.fsuid, credentials.fsgid, credentials.groups)
 
     def vacate(self) -> None:
         """Take the current task off the CPU; its context is in its Task again."""
@@ -203,7 +212,7 @@ class Kernel:
 
     def resident_kib(self, space: AddressSpace) -> int:
         """An estimate of the resident set: exact numbers cost a walk over the page table."""
-        return min(space.pages.total * 4, self.arena.used_frames() * 4)
+        return int(min(space.pages.total * 4, self.arena.used_frames() * 4))
 
     def memory_bytes(self) -> tuple[int, int]:
         """(total, used) guest memory."""

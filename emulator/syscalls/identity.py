@@ -18,6 +18,7 @@ from emulator.kernel.credentials import (
     CAP_SYS_NICE,
     CAP_SYS_RESOURCE,
     UNCHANGED,
+    Credentials,
 )
 from emulator.kernel.tasks import Task
 from emulator.kernel.thread_group import RLIMIT_CPU, RLIMIT_NOFILE, ThreadGroup
@@ -69,6 +70,12 @@ def getresgid(t: Task, real: Ptr, effective: Ptr, saved: Ptr) -> int:
     return 0
 
 
+def _become(t: Task, credentials: Credentials) -> None:
+    """Replace a task's credentials; the host checks file permissions for them from now on."""
+    t.credentials = credentials
+    t.kernel.assume_identity(t)
+
+
 def _set_uids(t: Task, ruid: int, euid: int, suid: int) -> None:
     """Replace uids; capabilities follow as capabilities(7), "Effect of user ID changes"."""
     old = t.credentials
@@ -80,7 +87,7 @@ def _set_uids(t: Task, ruid: int, euid: int, suid: int) -> None:
         new = replace(new, cap_effective=0)
     elif old.euid != 0 and euid == 0:
         new = replace(new, cap_effective=new.cap_permitted)
-    t.credentials = new
+    _become(t, new)
 
 
 @syscall("setuid")
@@ -105,9 +112,9 @@ def setgid(t: Task, gid: UInt) -> int:
         raise LinuxError(E.EINVAL)
     c = t.credentials
     if c.capable(CAP_SETGID):
-        t.credentials = replace(c, rgid=gid, egid=gid, sgid=gid, fsgid=gid)
+        _become(t, replace(c, rgid=gid, egid=gid, sgid=gid, fsgid=gid))
     elif gid in (c.rgid, c.sgid):
-        t.credentials = replace(c, egid=gid, fsgid=gid)
+        _become(t, replace(c, egid=gid, fsgid=gid))
     else:
         raise LinuxError(E.EPERM)
     return 0
@@ -136,7 +143,7 @@ def setregid(t: Task, rgid: UInt, egid: UInt) -> int:
     if not c.capable(CAP_SETGID) and (real not in (c.rgid, c.egid) or effective not in (c.rgid, c.egid, c.sgid)):
         raise LinuxError(E.EPERM)
     saved = effective if rgid != UNCHANGED or (egid != UNCHANGED and effective != c.rgid) else c.sgid
-    t.credentials = replace(c, rgid=real, egid=effective, sgid=saved, fsgid=effective)
+    _become(t, replace(c, rgid=real, egid=effective, sgid=saved, fsgid=effective))
     return 0
 
 
@@ -167,7 +174,7 @@ def setresgid(t: Task, rgid: UInt, egid: UInt, sgid: UInt) -> int:
     ]
     if not c.capable(CAP_SETGID) and any(gid not in (c.rgid, c.egid, c.sgid) for gid in wanted):
         raise LinuxError(E.EPERM)
-    t.credentials = replace(c, rgid=wanted[0], egid=wanted[1], sgid=wanted[2], fsgid=wanted[1])
+    _become(t, replace(c, rgid=wanted[0], egid=wanted[1], sgid=wanted[2], fsgid=wanted[1]))
     return 0
 
 
@@ -176,7 +183,7 @@ def setfsuid(t: Task, uid: UInt) -> int:
     """setfsuid(2): always answers the old one."""
     c = t.credentials
     if c.capable(CAP_SETUID) or uid in (c.ruid, c.euid, c.suid, c.fsuid):
-        t.credentials = replace(c, fsuid=uid if uid != UNCHANGED else c.fsuid)
+        _become(t, replace(c, fsuid=uid if uid != UNCHANGED else c.fsuid))
     return c.fsuid
 
 
@@ -185,7 +192,7 @@ def setfsgid(t: Task, gid: UInt) -> int:
     """setfsgid(2): always answers the old one."""
     c = t.credentials
     if c.capable(CAP_SETGID) or gid in (c.rgid, c.egid, c.sgid, c.fsgid):
-        t.credentials = replace(c, fsgid=gid if gid != UNCHANGED else c.fsgid)
+        _become(t, replace(c, fsgid=gid if gid != UNCHANGED else c.fsgid))
     return c.fsgid
 
 
@@ -211,7 +218,7 @@ def setgroups(t: Task, size: Int, address: Ptr) -> int:
     if not 0 <= size <= NGROUPS_MAX:
         raise LinuxError(E.EINVAL)
     groups = t.memory.read_struct(address, "I" * size) if size else ()
-    t.credentials = replace(t.credentials, groups=tuple(sorted(groups)))
+    _become(t, replace(t.credentials, groups=tuple(sorted(groups))))
     return 0
 
 
@@ -271,7 +278,7 @@ def capset(t: Task, header: Ptr, data: Ptr) -> int:
         raise LinuxError(E.EPERM)
     if inheritable & ~(c.cap_inheritable | c.cap_permitted) and not c.capable(CAP_SETPCAP):
         raise LinuxError(E.EPERM)
-    t.credentials = replace(c, cap_effective=effective, cap_permitted=permitted, cap_inheritable=inheritable)
+    _become(t, replace(c, cap_effective=effective, cap_permitted=permitted, cap_inheritable=inheritable))
     return 0
 
 
@@ -495,7 +502,7 @@ def prctl(t: Task, option: Int, a2: Size, a3: Size, a4: Size, a5: Size) -> int:
         case 8:  # PR_SET_KEEPCAPS
             if a2 > 1:
                 raise LinuxError(E.EINVAL)
-            t.credentials = replace(c, keep_caps=bool(a2))
+            _become(t, replace(c, keep_caps=bool(a2)))
         case 13:  # PR_GET_TIMING
             return 0
         case 14:  # PR_SET_TIMING
@@ -519,7 +526,7 @@ def prctl(t: Task, option: Int, a2: Size, a3: Size, a4: Size, a5: Size) -> int:
         case 28:  # PR_SET_SECUREBITS
             if not c.capable(CAP_SETPCAP):
                 raise LinuxError(E.EPERM)
-            t.credentials = replace(c, securebits=a2 & 0xFF)
+            _become(t, replace(c, securebits=a2 & 0xFF))
         case 29:  # PR_SET_TIMERSLACK
             t.timer_slack_ns = a2 or 50_000
         case 30:  # PR_GET_TIMERSLACK
@@ -533,7 +540,7 @@ def prctl(t: Task, option: Int, a2: Size, a3: Size, a4: Size, a5: Size) -> int:
         case 38:  # PR_SET_NO_NEW_PRIVS
             if a2 != 1 or a3 or a4 or a5:
                 raise LinuxError(E.EINVAL)
-            t.credentials = replace(c, no_new_privs=True)
+            _become(t, replace(c, no_new_privs=True))
         case 39:  # PR_GET_NO_NEW_PRIVS
             if a2 or a3 or a4 or a5:
                 raise LinuxError(E.EINVAL)
@@ -572,7 +579,7 @@ def _bounding_set(t: Task, option: int, capability: int) -> int:
         return c.cap_bounding >> capability & 1
     if not c.capable(CAP_SETPCAP):
         raise LinuxError(E.EPERM)
-    t.credentials = replace(c, cap_bounding=c.cap_bounding & ~(1 << capability))
+    _become(t, replace(c, cap_bounding=c.cap_bounding & ~(1 << capability)))
     return 0
 
 
