@@ -142,6 +142,7 @@ class Cpu:
             "isa": _ISA.get(arch.cpu.uc_arch, 2),
             "reports_before": int(arch.watch_reports_before),
             "saved_shadow": -1 - self._layout.slots[convention.saved].number if convention.saved else MAX_SHADOWS - 1,
+            "x": b"" if x86 else struct.pack("=31i", *(uc_register(arch, f"X{n}") for n in range(31))),
             "cpuid": struct.pack(f"={len(masks)}I", *masks),
             "Syscall": exits.Syscall,
             "PageFault": lambda address, access, mapped: exits.PageFault(address, _ACCESS[access], mapped),

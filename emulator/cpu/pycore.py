@@ -49,7 +49,7 @@ def _ctl_write(what: int, arguments: int) -> int:
 
 
 FLUSH_TLB, FLUSH_TB, REMOVE_CACHE = _ctl_write(11, 0), _ctl_write(10, 0), _ctl_write(9, 2)
-USE_EXITS, TLB_MODE = _ctl_write(4, 1), _ctl_write(12, 1)
+USE_EXITS, EXITS, TLB_MODE = _ctl_write(4, 1), _ctl_write(6, 2), _ctl_write(12, 1)
 
 
 class TlbEntry(ctypes.Structure):
@@ -267,7 +267,7 @@ class Core:
         while at < size and at < len(code):
             length, kind = scan(self._isa, code[at : at + 15])
             first_kind = kind if at == 0 else first_kind
-            special |= kind not in (Insn.PLAIN, Insn.IMPRECISE, Insn.SEGMENT)
+            special |= kind not in (Insn.PLAIN, Insn.SEGMENT)
             point |= at > 0 and addr + at in points
             n += 1
             if length <= 0:
@@ -329,7 +329,7 @@ class Core:
             self._why = Why.RANGE
         elif block.point_first and addr != self._skip_pc:
             self._why = Why.POINT
-        elif block.first_kind not in (Insn.PLAIN, Insn.IMPRECISE, Insn.SEGMENT) and addr != self._allow_pc:
+        elif block.first_kind not in (Insn.PLAIN, Insn.SEGMENT) and addr != self._allow_pc:
             self._pending = block
             self._why = Why.SPECIAL
         else:
@@ -569,6 +569,12 @@ class Core:
                     self._set(engine, spec["cx"], 0)
                 self._set(engine, spec["pc"], pc + pending.size)
                 self.clock += 1
+            case Insn.COUNTER:
+                target = self._code_bytes(pc, 4)[0] & 31
+                if target != 31:
+                    self._set(engine, struct.unpack("=31i", spec["x"])[target], self.clock)
+                self._set(engine, spec["pc"], pc + 4)
+                self.clock += 1
             case Insn.CPUID:
                 leaf, subleaf = (self._get(engine, spec[name]) & 0xFFFFFFFF for name in ("ax", "cx"))
                 if self._step_over():
@@ -646,6 +652,32 @@ class Core:
         if at:
             self._load(self._live, now[:at] + struct.pack("=i", -1) + now[at + 4 :])
 
+    def _edge(self, pc: int, page: int) -> int:
+        code = self._code_bytes(pc, page - pc)
+        at = pc
+        while at < page and at - pc < len(code):
+            length, _ = scan(self._isa, code[at - pc : at - pc + 15])
+            if length <= 0:
+                break
+            at += length
+        return at
+
+    def _run_up_to_page(self, until: int) -> bool:
+        """See run_up_to_page in hooks/core.c."""
+        fault, clock, pc = self._fault, self.clock, self._pc
+        near = fault.access == EXEC and pc < fault.address <= pc + MASK + 1
+        edge = self._edge(pc, fault.address) if near else pc
+        if edge <= pc:
+            return False
+        exits = (_U64 * 1)(edge)
+        self._ctl(self._stepper, EXITS, exits, ctypes.c_size_t(1))
+        self._run_stepper(until - clock)
+        self._ctl(self._stepper, EXITS, exits, ctypes.c_size_t(0))
+        if self.clock != clock:
+            return True
+        self._why, self._fault = Why.FAULT, fault
+        return False
+
     def _answer_fault(self) -> Exit | None:
         fault = self._fault
         if fault.why is Touch.RAN_COW:
@@ -678,7 +710,7 @@ class Core:
             case Why.SYSCALL:
                 return self._syscall()
             case Why.FAULT:
-                return self._answer_fault()
+                return self._answer(until) if self._run_up_to_page(until) else self._answer_fault()
             case Why.INTERRUPT:
                 self._forget_exception()
                 return cast(Exit, spec["Interrupt"](self._interrupt))

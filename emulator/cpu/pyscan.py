@@ -28,7 +28,7 @@ class Insn(IntEnum):
     POPF = 6
     CPUID = 7
     SEGMENT = 8
-    IMPRECISE = 9
+    COUNTER = 9
 
 
 _PRIVILEGED = frozenset(
@@ -80,6 +80,10 @@ def _kind_a64(w: int) -> Insn:
         return Insn.PLAIN
     op0, op1, crn, op2 = w >> 19 & 3, w >> 16 & 7, w >> 12 & 15, w >> 5 & 7
     if op0 >= 2:
+        if w & ~31 in (0xD53BE020, 0xD53BE040, 0xD53BE0C0):
+            return Insn.COUNTER
+        if w & ~63 == 0xD53B2400:
+            return Insn.RDRAND
         return Insn.PLAIN if op1 == 3 else Insn.PRIVILEGED
     if op0 == 0 and crn == 4:
         allowed = op2 <= 2 if op1 == 0 else op1 == 3 and op2 not in (6, 7)

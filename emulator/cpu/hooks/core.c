@@ -183,6 +183,7 @@ static enum Answer special(Core *c)
     Engine *e = c->live;
     uint64_t pc = core_reg(c, e, c->reg_pc), flags;
     uint32_t leaf, subleaf;
+    uint8_t insn[4] = {0};
     switch (c->pending.kind) {
     case I_UNDEFINED:
     case I_RDRAND:
@@ -196,6 +197,13 @@ static enum Answer special(Core *c)
         if (c->pending.kind == I_RDTSCP)
             core_set(c, e, c->reg_cx, 0);
         core_set(c, e, c->reg_pc, pc + (uint32_t)c->pending.key);
+        c->clock++;
+        return A_NONE;
+    case I_COUNTER: /* mrs xN, cntvct_el0 */
+        code_bytes(c, pc, insn, 4);
+        if ((insn[0] & 31) != 31)
+            core_set(c, e, c->reg_x[insn[0] & 31], c->clock);
+        core_set(c, e, c->reg_pc, pc + 4);
         c->clock++;
         return A_NONE;
     case I_CPUID:
@@ -307,6 +315,28 @@ static enum Answer answer_fault(Core *c)
     return c->fault_why == T_BUS ? A_BUS : A_FAULT;
 }
 
+/* A block is translated as a whole, so straight-line code that runs into a page it must not enter faults when its block
+ * is made, with pc at the block's start.  Run what lies in front of the page by itself: an exit (<unicorn/unicorn.h>,
+ * uc_ctl_set_exits) keeps the translator from looking further.  True if something ran; then look at `why` again. */
+static bool run_up_to_page(Core *c, uint64_t until)
+{
+    uint64_t pc = core_reg(c, c->live, c->reg_pc), page = c->fault_address, clock = c->clock;
+    uint64_t edge = c->fault_access == P_EXEC && pc < page && page - pc <= PAGE ? core_edge(c, pc, page) : pc;
+    if (edge <= pc)
+        return false;
+    enum Touch why = c->fault_why;
+    c->u.ctl(c->stepper.uc, UC_CTL_WRITE(UC_CTL_EXITS, 2), &edge, (size_t)1);
+    run_stepper(c, until - c->clock);
+    c->u.ctl(c->stepper.uc, UC_CTL_WRITE(UC_CTL_EXITS, 2), &edge, (size_t)0);
+    if (c->clock != clock)
+        return true;
+    c->why = W_FAULT;
+    c->fault_address = page;
+    c->fault_access = P_EXEC;
+    c->fault_why = why;
+    return false;
+}
+
 /* What the last engine run means; A_NONE: go on. */
 static enum Answer answer(Core *c, uint64_t until)
 {
@@ -321,6 +351,8 @@ static enum Answer answer(Core *c, uint64_t until)
     case W_SYSCALL:
         return A_SYSCALL;
     case W_FAULT:
+        if (run_up_to_page(c, until))
+            return answer(c, until);
         return answer_fault(c);
     case W_INTERRUPT:
         forget_exception(c);
@@ -738,6 +770,9 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
             c->n_masks = MAX_MASKS;
         memcpy(c->masks, PyBytes_AS_STRING(masks), c->n_masks * sizeof *c->masks);
     }
+    PyObject *general = PyDict_GetItemString(spec, "x"); /* borrowed: bytes, numbers of x0..x30 */
+    if (general && PyBytes_Check(general) && (size_t)PyBytes_GET_SIZE(general) <= sizeof c->reg_x)
+        memcpy(c->reg_x, PyBytes_AS_STRING(general), (size_t)PyBytes_GET_SIZE(general));
     for (size_t i = 0; ok && i < sizeof functions / sizeof *functions; i++)
         if ((ok = get_number(spec, functions[i].name, &v)))
             *(void **)functions[i].to = (void *)(uintptr_t)v;

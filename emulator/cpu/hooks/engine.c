@@ -5,7 +5,7 @@
 /* ---- the clock's knowledge of blocks ------------------------------------------------------------------------------ */
 
 /* Guest code bytes through the page table; up to 15 more than asked for, so that the last instruction is whole. */
-static size_t code_bytes(Core *c, uint64_t addr, uint8_t *to, size_t n)
+size_t code_bytes(Core *c, uint64_t addr, uint8_t *to, size_t n)
 {
     size_t done = 0;
     while (done < n) {
@@ -40,7 +40,7 @@ static uint64_t scan_block(Core *c, uint64_t addr, uint32_t size, Slot *s)
         int length = scan_insn(c->isa, code + at, have - at, &kind);
         if (at == 0)
             s->kind = kind;
-        if (kind != I_PLAIN && kind != I_IMPRECISE)
+        if (kind != I_PLAIN && kind != I_SEGMENT)
             s->flags |= B_SPECIAL;
         while (point < t->n_points && t->points[point] < addr + at)
             point++;
@@ -83,6 +83,21 @@ uint64_t core_count(Core *c, uint64_t from, uint64_t to)
 {
     Slot s;
     return from < to && to - from < MAX_BLOCK ? scan_block(c, from, (uint32_t)(to - from), &s) : 0;
+}
+
+uint64_t core_edge(Core *c, uint64_t pc, uint64_t page)
+{
+    uint8_t code[PAGE];
+    uint64_t at = pc;
+    size_t have = code_bytes(c, pc, code, page - pc);
+    while (at < page && at - pc < have) {
+        enum Insn kind;
+        int length = scan_insn(c->isa, code + (at - pc), have - (at - pc), &kind);
+        if (length <= 0)
+            return at; /* it goes on beyond the page */
+        at += (uint64_t)length;
+    }
+    return at;
 }
 
 /* ---- callbacks ---------------------------------------------------------------------------------------------------- */

@@ -110,7 +110,7 @@ typedef struct Core {
     /* registers by Unicorn's numbers */
     int reg_pc, reg_nr, reg_args[6], reg_result, reg_flags, reg_r11, reg_ax, reg_bx, reg_cx, reg_dx;
     int syscall_interrupt, insn_syscall, insn_sysenter;
-    int reports_before;
+    int reports_before, reg_x[32];
     CpuidMask masks[MAX_MASKS];
     size_t n_masks;
     void *context, *kept; /* scratch for moving state; the state before an instruction */
@@ -132,6 +132,10 @@ void core_hook(Core *c);
 Slot *core_slot(Core *c, uint64_t addr, uint32_t size);
 /* Instructions between two addresses of straight-line code. */
 uint64_t core_count(Core *c, uint64_t from, uint64_t to);
+
+/* The first instruction at or after `pc` that has bytes on `page`; `pc` if it cannot be told. */
+uint64_t core_edge(Core *c, uint64_t pc, uint64_t page);
+size_t code_bytes(Core *c, uint64_t addr, uint8_t *to, size_t n);
 
 static inline void attend(Core *c)
 {

@@ -143,7 +143,7 @@ enum Insn { /* what has to be known of an instruction before it runs */
     I_POPF,
     I_CPUID,
     I_SEGMENT,   /* loads a segment register */
-    I_IMPRECISE, /* pc is wrong if it faults in the middle of a block */
+    I_COUNTER,   /* aarch64: reads the counter-timer */
 };
 
 /* Length and kind of the instruction at `p`; at most `room` bytes are looked at; 0 if it cannot be decoded. */

@@ -45,7 +45,7 @@ static const uint8_t two_byte[256] = {
     /* f0 */ M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
 };
 
-static enum Insn one_byte_kind(uint8_t op, const uint8_t *modrm)
+static enum Insn one_byte_kind(uint8_t op)
 {
     switch (op) {
     case 0x6c: case 0x6d: case 0x6e: case 0x6f: /* ins, outs */
@@ -57,14 +57,6 @@ static enum Insn one_byte_kind(uint8_t op, const uint8_t *modrm)
         return I_POPF;
     case 0x8e:
         return I_SEGMENT;
-    case 0xdb: /* fld m80, fstp m80 */
-        return modrm && *modrm < 0xc0 && (*modrm >> 3 & 7) >= 5 ? I_IMPRECISE : I_PLAIN;
-    case 0xd9: /* fldenv, fnstenv */
-        return modrm && *modrm < 0xc0 && (*modrm >> 3 & 5) == 4 ? I_IMPRECISE : I_PLAIN;
-    case 0xdd: /* frstor, fnsave */
-        return modrm && *modrm < 0xc0 && (*modrm >> 3 & 5) == 4 ? I_IMPRECISE : I_PLAIN;
-    case 0xdf: /* fbld, fbstp */
-        return modrm && *modrm < 0xc0 && (*modrm >> 3 & 5) == 4 ? I_IMPRECISE : I_PLAIN;
     default:
         return I_PLAIN;
     }
@@ -98,12 +90,8 @@ static enum Insn two_byte_kind(uint8_t op, const uint8_t *modrm)
         return I_CPUID;
     case 0xa1: case 0xa9: case 0xb2: case 0xb4: case 0xb5: /* pop fs, pop gs, lss, lfs, lgs */
         return I_SEGMENT;
-    case 0xae: /* fxsave, fxrstor, xsave, xrstor, xsaveopt */
-        return memory && reg != 2 && reg != 3 && reg != 7 ? I_IMPRECISE : I_PLAIN;
     case 0xc7:
-        if (memory)
-            return reg == 1 ? I_PLAIN : I_IMPRECISE; /* xsavec, xsaves, xrstors */
-        return reg >= 6 ? I_RDRAND : I_PLAIN;
+        return !memory && reg >= 6 ? I_RDRAND : I_PLAIN;
     default:
         return I_PLAIN;
     }
@@ -215,7 +203,7 @@ static int scan_x86(const uint8_t *p, size_t room, enum Insn *kind)
             how |= B;
         if (op == 0xf7 && modrm && (*modrm >> 3 & 7) < 2)
             how |= Z;
-        *kind = one_byte_kind(op, modrm);
+        *kind = one_byte_kind(op);
     }
     return finish_x86(p, i, room, how, data16 && !rex_w, rex_w, addr32);
 }
@@ -229,11 +217,14 @@ static enum Insn kind_a64(uint32_t w)
         return I_PRIVILEGED;
     if ((w & 0xffc00000) != 0xd5000000)
         return I_PLAIN;
-    uint32_t op0 = w >> 19 & 3, op1 = w >> 16 & 7, crn = w >> 12 & 15, crm = w >> 8 & 15, op2 = w >> 5 & 7;
+    uint32_t op0 = w >> 19 & 3, op1 = w >> 16 & 7, crn = w >> 12 & 15, op2 = w >> 5 & 7;
     if (op0 >= 2) { /* mrs, msr register: EL0 has op1 == 3; the ID space op0=3 op1=0 CRn=0 is emulated by Linux */
-        if (op1 == 3)
-            return I_PLAIN;
-        return I_PRIVILEGED;
+        uint32_t row = w & 0xffffffe0;
+        if (row == 0xd53be020 || row == 0xd53be040 || row == 0xd53be0c0) /* cntpct_el0, cntvct_el0, cntvctss_el0 */
+            return I_COUNTER;
+        if ((w & 0xffffffc0) == 0xd53b2400) /* rndr, rndrrs */
+            return I_RDRAND;
+        return op1 == 3 ? I_PLAIN : I_PRIVILEGED;
     }
     if (op0 == 0 && crn == 4) { /* msr immediate: EL0 may only touch ssbs, dit, tco; cfinv, xaflag, axflag */
         if (op1 == 0)
@@ -242,11 +233,8 @@ static enum Insn kind_a64(uint32_t w)
             return op2 == 6 || op2 == 7 ? I_PRIVILEGED : I_PLAIN; /* daifset, daifclr */
         return I_PRIVILEGED;
     }
-    if (op0 == 1 && crn == 7 && op1 == 3) { /* sys: dc zva, cache maintenance by address */
-        if (crm == 4 && op2 == 1)
-            return I_IMPRECISE; /* dc zva */
+    if (op0 == 1 && crn == 7 && op1 == 3) /* sys: dc zva, cache maintenance by address */
         return I_PLAIN;
-    }
     if (op0 == 1) /* sys, sysl, tlbi, at */
         return I_PRIVILEGED;
     return I_PLAIN;

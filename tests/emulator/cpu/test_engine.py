@@ -321,3 +321,41 @@ def test_skipping_a_breakpoint_in_front_of_another_point(tmp_path: Path) -> None
         assert m.cpu.run(FOREVER, True) == BreakpointHit(at["there"])
         assert m.cpu.run(FOREVER, True) == BreakpointHit(at["here"])
         assert m.cpu.clock == 4 * (n + 1)
+
+
+@pytest.mark.parametrize("tail", ["mov eax, 1", "inc ecx; .byte 0xb8, 1", "mov [0x9000], eax; .byte 0xb8, 1, 1"])
+@pytest.mark.parametrize("stepped", [False, True])
+def test_code_that_runs_into_a_page_it_must_not_enter(tmp_path: Path, tail: str, stepped: bool) -> None:
+    size = len(assemble(tmp_path, tail)[0])
+    code, at = assemble(tmp_path, f".skip {4096 - size - 20}, 0x90; start: .skip 20, 0x90; here: {tail}")
+    m = Bare(code)
+    m.table.unmap(CODE + 4096, 4096)
+    m.cpu.write("rip", at["start"])
+    got = m.cpu.step(1000) if stepped else m.cpu.run(FOREVER)
+    if "0x9000" in tail:
+        assert got == PageFault(0x9000, Access.WRITE, False)
+        assert (m.read("rip"), m.cpu.clock) == (at["here"], 20)
+    else:
+        assert got == PageFault(CODE + 4096, Access.FETCH, False)
+        assert m.read("rip") == (CODE + 4096 if "mov" in tail else at["here"] + 2)
+        assert m.cpu.clock == 21
+    m.table.map_anonymous(CODE + 4096, 4096, 5)
+    m.table.map_anonymous(0x9000, 4096, 3)
+    m.table.write(CODE + 4096, bytes([0, 0, 0, 0x90, 0x0F, 5]), force=True)
+    assert isinstance(m.cpu.run(FOREVER), (Syscall, PageFault))
+
+
+def test_aarch64_counter_is_the_clock(tmp_path: Path) -> None:
+    code, _ = assemble(tmp_path, "nop; nop; mrs x7, cntvct_el0; mrs xzr, cntvct_el0; svc #0", AARCH64)
+    m = Bare(code, arch=AARCH64)
+    assert isinstance(m.cpu.run(FOREVER), Syscall)
+    assert (m.read("x7"), m.cpu.clock) == (2, 5)
+
+
+@pytest.mark.parametrize("text", ["mrs x0, midr_el1", "msr daifset, #2", "hvc #0", "smc #0", "eret", "tlbi vmalle1"])
+def test_aarch64_privileged(tmp_path: Path, text: str) -> None:
+    code, at = assemble(tmp_path, f"nop; here: {text}; nop", AARCH64)
+    m = Bare(code, arch=AARCH64)
+    got = m.cpu.run(FOREVER)
+    assert isinstance(got, Privileged)
+    assert (got.address, m.cpu.clock) == (at["here"], 1)
