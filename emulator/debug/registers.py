@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from emulator.cpu.registers import RegisterFile
 from emulator.debug.core import EINVAL, Core
 from emulator.debug.descriptions import Description
+from emulator.debug.libraries import GuestReader
+from emulator.errors import MemoryFault
 from emulator.kernel.tasks import Task, TaskUid
 from gdbstub.errors import TargetError
 from gdbstub.target import ThreadDetails
@@ -84,4 +86,17 @@ class RegistersAbility(Core):
     def thread_details(self, thread: ThreadId) -> ThreadDetails:
         """Its name; what it does is `monitor threads`' to say, as gdbserver's list has no such column."""
         task = self.live(thread)
-        return ThreadDetails(name=task.name, core=0)
+        return ThreadDetails(name=task.name, core=0, handle=self._pthread(task))
+
+    def _pthread(self, task: Task) -> bytes:
+        """pthread_t where the thread control block begins with its own address, which is pthread_t (TLS variant II).
+
+        Source: Drepper, "ELF Handling For Thread-Local Storage"; gdb's "Thread List Format" (handle).
+        """
+        pointer = self.capture(task).read(task.arch.tls)
+        reader = GuestReader(task)
+        try:
+            own = pointer != 0 and reader.word(pointer) == pointer
+        except MemoryFault:
+            return b""
+        return pointer.to_bytes(reader.pointer, reader.order) if own else b""
