@@ -15,6 +15,7 @@ from emulator.kernel.files.description import Description
 from emulator.kernel.tasks import Task
 from emulator.syscalls.registry import Fd, Int, Long, Ptr, Size, UInt, syscall
 
+_READ, _WRITE = Access.READ, Access.WRITE  # module globals: this is a hot path
 MAX_RW_COUNT = 0x7FFFF000
 STREAM_CHUNK = 1 << 20  # how much memory a read from a stream is given at once
 RWF_KNOWN = 0x1F  # HIPRI DSYNC SYNC NOWAIT APPEND
@@ -86,21 +87,25 @@ def for_writing(t: Task, fd: int) -> Description:
 @syscall("read")
 def read(t: Task, fd: Fd, buf: Ptr, count: Size) -> int:
     """read(2)."""
-    description = for_reading(t, fd)
+    description = t.fds.get(fd)
+    if description.flags & 3 == 1:
+        raise LinuxError(E.EBADF)
     limit = MAX_RW_COUNT if description.seekable else STREAM_CHUNK
-    return description.read(t, user_buffers(t, buf, count if count < limit else limit, Access.WRITE))
+    return description.read(t, user_buffers(t, buf, count if count < limit else limit, _WRITE))
 
 
 @syscall("write")
 def write(t: Task, fd: Fd, buf: Ptr, count: Size) -> int:
     """write(2)."""
-    description = for_writing(t, fd)
+    description = t.fds.get(fd)
+    if not description.flags & 3:
+        raise LinuxError(E.EBADF)
     size = count if count < MAX_RW_COUNT else MAX_RW_COUNT
     if description.discards:
         if buf + count > t.arch.layout.task_size:
             raise LinuxError(E.EFAULT)
         return size
-    buffers = user_buffers(t, buf, size, Access.READ)
+    buffers = user_buffers(t, buf, size, _READ)
     if description.whole_pages and size > 0:
         buffers = _whole_pages(buffers, size)
     return description.write(t, buffers)
@@ -108,7 +113,7 @@ def write(t: Task, fd: Fd, buf: Ptr, count: Size) -> int:
 
 def _whole_pages(buffers: list[memoryview], size: int) -> list[memoryview]:
     """Of data that turned bad half way, the pages that are good (pipe_write)."""
-    good = sum(map(len, buffers))
+    good = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
     if good == size:
         return buffers
     if good < PAGE_SIZE:

@@ -794,7 +794,7 @@ static PyObject *table_buffers(Table *t, PyObject *args)
     PyObject *access;
     if (!PyArg_ParseTuple(args, "KnO", &address, &n, &access))
         return NULL;
-    PyObject *number = PyObject_GetAttrString(access, "value");
+    PyObject *number = PyObject_GetAttrString(access, "_value_");
     if (!number)
         return NULL;
     int kind = (int)PyLong_AsLong(number);

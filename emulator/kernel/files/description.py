@@ -110,7 +110,17 @@ def gather(buffers: WriteBuffers, limit: int | None = None, skip: int = 0) -> by
 class Description:
     """An open file description; the defaults are those of a file that can do nothing."""
 
-    __slots__ = ("async_owner", "async_signal", "flags", "host", "on_release", "path", "references", "waiters")
+    __slots__ = (
+        "async_owner",
+        "async_signal",
+        "flags",
+        "host",
+        "on_release",
+        "path",
+        "path_only",
+        "references",
+        "waiters",
+    )
 
     kind = "anon_inode"  # for messages and /proc/PID/fd
     seekable = False
@@ -123,6 +133,7 @@ class Description:
         self.host = host
         self.flags = flags & ~O.CLOEXEC
         self.path = path
+        self.path_only = bool(flags & O.PATH)  # nothing can be read, written or controlled through it
         self.references = 0
         self.waiters = WaitQueue()
         self.on_release: list[Callable[[], None]] = []  # run once, before `close`
@@ -167,11 +178,6 @@ class Description:
     def writable(self) -> bool:
         """Opened for writing."""
         return self.flags & O.ACCMODE in (O.WRONLY, O.RDWR)
-
-    @property
-    def path_only(self) -> bool:
-        """O_PATH."""
-        return bool(self.flags & O.PATH)
 
     def host_fd(self) -> int | None:
         """The host descriptor behind it, if there is exactly one (for fsync, fchmod, xattrs, mmap ...)."""

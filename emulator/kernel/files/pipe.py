@@ -136,7 +136,7 @@ class PipeEnd(Description):
 
     def read(self, t: Task, buffers: ReadBuffers) -> int:
         pipe = self.pipe
-        if not self.readable:
+        if self.flags & 3 == O.WRONLY:
             raise LinuxError(E.EBADF)
         if pipe.data:
             return pipe.take_into(buffers)
@@ -148,7 +148,7 @@ class PipeEnd(Description):
 
     def write(self, t: Task, buffers: WriteBuffers) -> int:
         pipe = self.pipe
-        if not self.writable:
+        if not self.flags & 3:
             raise LinuxError(E.EBADF)
         done: int = t.call.memo or 0
         if not pipe.readers:
@@ -162,8 +162,7 @@ class PipeEnd(Description):
         size = len(data)
         if self.flags & O.DIRECT:
             return self._write_packets(t, data, done)
-        atomic = size <= PIPE_BUF
-        if pipe.free >= (size if atomic else 1) and size:
+        if pipe.capacity - len(pipe.data) >= (size if size <= PIPE_BUF else 1) and size:
             done += pipe.put(memoryview(data)[done:] if done else data)
         if done == size:
             return done

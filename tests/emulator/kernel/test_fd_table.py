@@ -141,7 +141,7 @@ def test_a_pair_is_both_or_neither() -> None:
 def test_what_is_opened_by_path_serves_no_io() -> None:
     table = FdTable()
     probe = Probe()
-    probe.flags = 0o10000000
+    probe.path_only = True
     fd = table.allocate(probe)
     assert table.get_raw(fd) is probe
     with pytest.raises(LinuxError) as caught:
