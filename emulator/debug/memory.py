@@ -24,9 +24,18 @@ _TOP = 1 << 64
 class MemoryAbility(Core):
     """Target memory, MemoryRegions, MemoryAllocation."""
 
+    def _viewer_of(self, thread: ThreadId) -> Task:
+        """The thread names an address space; in non-stop it may exit meanwhile, and another of its process will do."""
+        try:
+            return self.live(thread)
+        except TargetError:
+            if not self.settings.non_stop:
+                raise
+            return self.leader(thread.pid)
+
     def read_memory(self, thread: ThreadId, address: int, length: int) -> bytes:
         """As much as can be read from `address` on."""
-        task = self.live(thread)
+        task = self._viewer_of(thread)
         if not length:
             return b""
         if address >= _TOP:
@@ -38,7 +47,7 @@ class MemoryAbility(Core):
 
     def write_memory(self, thread: ThreadId, address: int, data: bytes) -> None:
         """All of it, past protections, or MemoryUnreadable."""
-        task = self.live(thread)
+        task = self._viewer_of(thread)
         if not data:
             return
         self.poke(task, address, data)

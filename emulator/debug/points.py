@@ -115,7 +115,7 @@ class PointsAbility(RegistersAbility):
         points = self._points(process)
         point = points.breakpoints.get(address)
         if point is None:
-            if task.space.vmas.at(address) is None:
+            if kind is BreakpointKind.SOFTWARE and task.space.vmas.at(address) is None:
                 raise MemoryUnreadable(address)
             point = points.breakpoints[address] = Breakpoint()
             self._claim(points.table, address)
@@ -132,7 +132,7 @@ class PointsAbility(RegistersAbility):
         if not point.kinds:
             del points.breakpoints[address]
             self._disclaim(points.table, address)
-            if self.space(process).vmas.at(address) is None:
+            if kind is BreakpointKind.SOFTWARE and self.space(process).vmas.at(address) is None:
                 raise MemoryUnreadable(address)  # it went with its memory: gdb warns its user
 
     def _claim(self, table: PageTable, address: int) -> None:

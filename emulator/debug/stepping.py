@@ -43,6 +43,7 @@ class SteppingAbility(CatchAbility):
     slice_insns: int
     pending: deque[StopEvent]
     interrupted: bool
+    last_task: Task | None  # who stopped last, if nothing has run since
 
     # -- resuming ------------------------------------------------------------------------------------------------
 
@@ -58,6 +59,7 @@ class SteppingAbility(CatchAbility):
         """Mark every thread for what it is to do."""
         single = actions[0] if len(actions) == 1 else None
         non_stop = self.settings.non_stop
+        resumed = 0
         for task in self.tasks():
             if non_stop and not task.hold:
                 self._stop_running(task, actions)
@@ -69,6 +71,11 @@ class SteppingAbility(CatchAbility):
                 task.hold = True
                 continue
             self._go(task, action)
+            resumed += 1
+        if resumed > 1 and self.last_task is not None:
+            # gdb stops one thread again and again: without this the others would starve behind it
+            self.kernel.scheduler.go_last(self.last_task)
+        self.last_task = None
         self.captured.clear()
         self.running = True
 
@@ -156,19 +163,17 @@ class SteppingAbility(CatchAbility):
     def _stop_task(self, task: Task, event: Stopped, info: Siginfo | None = None) -> Stopped:
         task.hold = True
         task.stepping = None
+        self.last_task = task
         self.note_stop(task, LastStop(event, info))
         return event
 
     def _victim(self) -> Task | None:
-        """Whom a Ctrl-C stops: the thread that stopped last if it runs, else the first that does."""
-        chosen = None
-        for task in self.tasks():
-            if task.hold:
-                continue
-            if self.thread_id(task) == self.last_stopped:
-                return task
-            chosen = chosen or task
-        return chosen
+        """Whom a Ctrl-C stops: the thread that computes, else the one that stopped last, else the first."""
+        current = self.kernel.current
+        free = [task for task in self.tasks() if not task.hold]
+        if current in free and current is not None and current.wait is None:
+            return current
+        return next((task for task in free if self.thread_id(task) == self.last_stopped), free[0] if free else None)
 
     def interrupt(self) -> None:
         """Ctrl-C: the next slice reports SIGINT."""

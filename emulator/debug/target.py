@@ -50,6 +50,7 @@ class EmulatorTarget(
         self.captured = {}
         self.files = {}
         self.pending = deque()
+        self.last_task = None
         self.interrupted = False
         self.slice_insns = 200_000
         self.kernel.debugger = self

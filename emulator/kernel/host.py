@@ -191,9 +191,7 @@ class Host:
 
     def __init__(self) -> None:
         """Raise the descriptor limit, and take the umask over: the guest's own is applied by hand."""
-        self._identity: tuple[int, int, tuple[int, ...]] | None = (
-            None  # fsuid, fsgid, groups
-        )
+        self._identity: tuple[int, int, tuple[int, ...]] | None = None  # fsuid, fsgid, groups
         infinity = (1 << 64) - 1
         self.initial_limits = [  # by RLIMIT_*, which asm-generic numbers as the host does
             tuple(infinity if value == resource.RLIM_INFINITY else value for value in resource.getrlimit(number))

@@ -50,6 +50,13 @@ class Scheduler:
             task.queued = True
             self.queue.appendleft(task)
 
+    def go_last(self, task: Task) -> None:
+        """Let everybody else who waits for the CPU go first (the task itself may not be waiting)."""
+        task.quantum_end = 0
+        if task.queued:
+            self.queue.remove(task)
+            self.queue.append(task)
+
     def start(self, task: Task) -> None:
         """A new task may run."""
         task.state = TaskState.RUNNABLE
