@@ -628,7 +628,7 @@ class Core:
         self._watching = False
         if self._opened:
             self._flush(self._stepper)
-        if self._hit is None:
+        if self._hit is None or self._why is Why.FAULT:
             return None
         if self._spec["reports_before"]:
             for paddr, old in reversed(self._undo):

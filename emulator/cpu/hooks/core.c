@@ -262,7 +262,7 @@ static enum Answer watch(Core *c, uint64_t until)
         c->burst = 1;
         c->u.context_save(c->live->uc, c->kept);
     } else {
-        c->burst = c->clock - c->burst_end < 256 ? (c->burst < 4096 ? c->burst * 2 : c->burst) : 1;
+        c->burst = c->burst && c->clock - c->burst_end < 256 ? (c->burst < 4096 ? c->burst * 2 : c->burst) : 1;
     }
     uint64_t n = c->burst < until - c->clock ? c->burst : until - c->clock, clock = c->clock;
     c->hit = false;
@@ -276,7 +276,7 @@ static enum Answer watch(Core *c, uint64_t until)
     c->burst_end = c->clock;
     if (c->n_opened)
         flush_tlb(c, &c->stepper);
-    if (!c->hit)
+    if (!c->hit || c->why == W_FAULT) /* a fault: the instruction is not over, it will come again */
         return A_NONE;
     if (c->reports_before) {
         for (size_t i = c->n_undo; i--;)

@@ -269,17 +269,16 @@ static void compare(Core *c, uint64_t address, uint64_t size, int kind)
 }
 
 /* A watched page becomes accessible to the stepper while it watches. */
-static void open_page(Core *c, uint64_t page, uint64_t frame, int access)
+static bool open_page(Core *c, uint64_t page, uint64_t frame, int access)
 {
-    if (c->n_opened == MAX_OPENED) {
-        c->steps_left = 0;
-        return;
-    }
+    if (c->n_opened == MAX_OPENED)
+        return false; /* start afresh with this instruction */
     c->opened[c->n_opened].page = page;
     c->opened[c->n_opened++].frame = frame;
     if (c->crossing) /* the second page of an access whose first page is not watched */
         compare(c, page, c->crossing, access);
     c->crossing = 0;
+    return true;
 }
 
 /* The MMU.  `vaddr` is the page; an access that is refused leaves pc at the instruction with nothing committed. */
@@ -343,9 +342,8 @@ static bool on_fill(void *uc, uint64_t vaddr, int type, TlbEntry *out, Engine *e
         if (open & (uint32_t)access || c->probing) {
             perms = c->probing ? perms : open;
         } else {
-            if (e == &c->runner || !c->watching)
+            if (e == &c->runner || !c->watching || !open_page(c, vaddr, frame, access))
                 return fault(c, vaddr, access, T_OK); /* the run loop lets the stepper look at this instruction */
-            open_page(c, vaddr, frame, access);
         }
     }
     out->paddr = frame << PAGE_SHIFT;

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emulator.cpu.exits import Simple, Syscall, WatchHit, WatchKind
+from emulator.abi.memory import Access
+from emulator.cpu.exits import PageFault, Simple, Syscall, WatchHit, WatchKind
 from tests.emulator.cpu.machine import AARCH64, DATA, FOREVER, Bare, assemble
 
 W, R, A = WatchKind.WRITE, WatchKind.READ, WatchKind.ACCESS
@@ -135,3 +136,24 @@ def test_aarch64_reports_before_the_access(tmp_path: Path) -> None:
     m.cpu.remove_watchpoint(m.table, DATA + 8, 8, W)
     assert isinstance(m.cpu.run(FOREVER), Syscall)
     assert (m.read("x2"), m.cpu.clock) == (5, 4)
+
+
+def test_a_fault_after_a_hit_is_a_fault_and_the_hit_comes_again(tmp_path: Path) -> None:
+    code, _ = assemble(tmp_path, f"mov esi, {DATA}; mov edi, 0x9000; movsb; syscall")
+    m = Bare(code)
+    m.cpu.insert_watchpoint(m.table, DATA, 1, R)
+    assert m.cpu.run(FOREVER) == PageFault(0x9000, Access.WRITE, False)
+    m.table.map_anonymous(0x9000, 0x1000, 3)
+    assert m.cpu.run(FOREVER) == WatchHit(DATA, R)
+    assert m.cpu.clock == 3
+
+
+def test_more_watched_pages_than_are_followed_at_once(tmp_path: Path) -> None:
+    text = f"mov ecx, 200; mov ebx, {DATA}; 1: mov [rbx], ecx; add ebx, 4096; dec ecx; jnz 1b; syscall"
+    code, _ = assemble(tmp_path, text)
+    m = Bare(code, data_pages=200)
+    for n in range(200):
+        m.cpu.insert_watchpoint(m.table, DATA + 4096 * n + (0 if n in (100, 190) else 64), 1, W)
+    assert m.cpu.run(FOREVER) == WatchHit(DATA + 4096 * 100, W)
+    assert m.cpu.run(FOREVER) == WatchHit(DATA + 4096 * 190, W)
+    assert isinstance(m.cpu.run(FOREVER), Syscall)
