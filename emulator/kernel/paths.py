@@ -107,10 +107,13 @@ class Walker:
 
     # -- the way in ----------------------------------------------------------------------------------------------
 
-    def resolve(self, t: Task, dirfd: int, path: bytes, *, follow: bool = True, empty: bool = False) -> Place:
+    def resolve(
+        self, t: Task, dirfd: int, path: bytes, *, follow: bool = True, empty: bool = False, existing: bool = True
+    ) -> Place:
         """Find what `path` names for task `t`; the last component need not exist.
 
-        `empty`: AT_EMPTY_PATH.  Raises ENOENT, ENOTDIR, ELOOP, ENAMETOOLONG, EACCES, EBADF.
+        `empty`: AT_EMPTY_PATH.  `existing` is False for a name to be made, removed or renamed: the sysroot is only for
+        looking things up.  Raises ENOENT, ENOTDIR, ELOOP, ENAMETOOLONG, EACCES, EBADF.
         """
         if not path:
             if not empty:
@@ -123,7 +126,7 @@ class Walker:
         fs = t.fs
         if not fs.jailed and not self.special(path):
             if path[0] == 0x2F:
-                if self.sysroot:
+                if self.sysroot and existing:
                     return HostPlace(None, self.in_sysroot(path), follow, direct=True)
                 return HostPlace(None, path, follow, direct=True)
             start = fs.cwd if dirfd == AT.FDCWD else self._start(t, dirfd)
@@ -131,7 +134,7 @@ class Walker:
                 return HostPlace(start.fd, path, follow, direct=True, holder=start)
         else:
             start = fs.root if path[0] == 0x2F else fs.cwd if dirfd == AT.FDCWD else self._start(t, dirfd)
-            if self.sysroot and path[0] == 0x2F and not fs.jailed:
+            if self.sysroot and existing and path[0] == 0x2F and not fs.jailed:
                 path = self.in_sysroot(path)
         return self.walk(t, start, path, follow=follow)
 
@@ -141,6 +144,8 @@ class Walker:
 
     def in_sysroot(self, path: bytes) -> bytes:
         """The path inside the sysroot if something is there, else as it is (qemu's -L)."""
+        if not path.strip(b"/."):
+            return path
         candidate = self.sysroot + path
         try:
             self.host.stat(candidate, None, False)

@@ -312,7 +312,7 @@ class Vfs:
         self, t: Task, path: bytes, dirfd: int = AT.FDCWD, *, missing: E = E.EACCES, refusal: E = E.EPERM
     ) -> HostPlace:
         """The place of a name to be made, removed or renamed; the emulator's own names refuse."""
-        place = self.walker.resolve(t, dirfd, path, follow=False)
+        place = self.walker.resolve(t, dirfd, path, follow=False, existing=False)
         if isinstance(place, HostPlace):
             return place
         if isinstance(place, VirtualPlace) and place.node is None:
@@ -323,7 +323,7 @@ class Vfs:
 
     def new_name(self, t: Task, path: bytes, dirfd: int = AT.FDCWD, *, directory: bool = False) -> HostPlace:
         """The place of a name to be made: EEXIST for the emulator's own, ENOENT for a trailing slash on a file."""
-        place = self.walker.resolve(t, dirfd, path, follow=False)
+        place = self.walker.resolve(t, dirfd, path, follow=False, existing=False)
         if isinstance(place, HostPlace):
             if place.slash and not directory:
                 raise LinuxError(E.ENOENT)
