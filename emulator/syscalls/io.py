@@ -12,6 +12,7 @@ from emulator.abi.fcntl import O
 from emulator.abi.memory import PAGE_SIZE, Access
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import Description
+from emulator.kernel.files.socket import SocketDescription
 from emulator.kernel.tasks import Task
 from emulator.syscalls.registry import Fd, Int, Long, Ptr, Size, UInt, syscall
 
@@ -90,6 +91,8 @@ def read(t: Task, fd: Fd, buf: Ptr, count: Size) -> int:
     description = t.fds.get(fd)
     if description.flags & 3 == 1:
         raise LinuxError(E.EBADF)
+    if type(description) is SocketDescription:
+        return description.read_guest(t, ((buf, count if count < MAX_RW_COUNT else MAX_RW_COUNT),))
     limit = MAX_RW_COUNT if description.seekable else STREAM_CHUNK
     return description.read(t, user_buffers(t, buf, count if count < limit else limit, _WRITE))
 
@@ -105,6 +108,8 @@ def write(t: Task, fd: Fd, buf: Ptr, count: Size) -> int:
         if buf + count > t.arch.layout.task_size:
             raise LinuxError(E.EFAULT)
         return size
+    if type(description) is SocketDescription:
+        return description.write_guest(t, ((buf, size),))
     buffers = user_buffers(t, buf, size, _READ)
     if description.whole_pages and size > 0:
         buffers = _whole_pages(buffers, size)
@@ -125,6 +130,9 @@ def _whole_pages(buffers: list[memoryview], size: int) -> list[memoryview]:
 def readv(t: Task, fd: Fd, iov: Ptr, iovcnt: Int) -> int:
     """readv(2)."""
     description = for_reading(t, fd)
+    if type(description) is SocketDescription:
+        pairs = t.memory.read_iovec(iov, iovcnt)
+        return description.read_guest(t, pairs) if any(length for _, length in pairs) else 0
     buffers = vector_buffers(t, iov, iovcnt, Access.WRITE)
     return description.read(t, buffers) if buffers else 0
 
@@ -133,6 +141,9 @@ def readv(t: Task, fd: Fd, iov: Ptr, iovcnt: Int) -> int:
 def writev(t: Task, fd: Fd, iov: Ptr, iovcnt: Int) -> int:
     """writev(2)."""
     description = for_writing(t, fd)
+    if type(description) is SocketDescription:
+        pairs = t.memory.read_iovec(iov, iovcnt)
+        return description.write_guest(t, pairs) if any(length for _, length in pairs) else 0
     buffers = vector_buffers(t, iov, iovcnt, Access.READ)
     if description.whole_pages and buffers:
         size = sum(length for _, length in t.memory.read_iovec(iov, iovcnt))

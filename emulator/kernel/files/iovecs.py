@@ -51,6 +51,19 @@ class GuestIovec:
                 break
         return HostIovec(_fitting(segments, limit is None), keep)
 
+    def views(self) -> list[memoryview] | None:
+        """Views of all of it; None if any byte is bad, or it is too much to hold at once."""
+        if self.total > STREAM_CHUNK:
+            return None
+        found: list[memoryview] = []
+        try:
+            for base, length in self._pairs:
+                if length:
+                    found += self._memory.buffers(base, length, self._access)
+        except LinuxError:
+            return None
+        return found if len(found) <= _MAX_SEGMENTS else None
+
     def single(self) -> memoryview | None:
         """The one view of a short, good, contiguous buffer: the usual case."""
         if len(self._pairs) != 1 or not 0 < self.total <= STREAM_CHUNK:

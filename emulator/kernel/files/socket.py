@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from emulator.abi.errno import E
 from emulator.abi.fcntl import O
+from emulator.abi.memory import Access
 from emulator.abi.polling import ALWAYS, Poll
 from emulator.abi.signals import Siginfo, Signal
 from emulator.abi.sockets import SOL_SOCKET, AddressFamily, Msg, Shutdown, SocketOption, SocketType
 from emulator.errors import LinuxError
 from emulator.kernel import signals
 from emulator.kernel.files.description import Description, ReadBuffers, Stat, WriteBuffers, total
-from emulator.kernel.files.iovecs import STREAM_CHUNK, Iovec, ViewIovec
+from emulator.kernel.files.iovecs import STREAM_CHUNK, GuestIovec, Iovec, ViewIovec
 from emulator.kernel.waits import Block, HostPoll, Wait
 
 if TYPE_CHECKING:
@@ -169,6 +170,18 @@ class SocketDescription(Description):
             return sent
         progress_of(t).bytes = sent
         return self.send(t, ViewIovec(buffers), 0)
+
+    def read_guest(self, t: Task, pairs: Sequence[tuple[int, int]]) -> int:
+        """readv(2) straight from guest addresses: bad ones are the host's to find, after what it checks first."""
+        iovec = GuestIovec(t.memory, pairs, Access.WRITE)
+        views = iovec.views()
+        return self.receive(t, iovec, 0) if views is None else self.read(t, views)
+
+    def write_guest(self, t: Task, pairs: Sequence[tuple[int, int]]) -> int:
+        """writev(2) likewise."""
+        iovec = GuestIovec(t.memory, pairs, Access.READ)
+        views = iovec.views()
+        return self.send(t, iovec, 0) if views is None else self.write(t, views)
 
     @staticmethod
     def _broken_pipe(t: Task) -> None:
