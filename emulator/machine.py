@@ -473,7 +473,7 @@ class Machine:
                 self._trap(task, traps.of(number))
             case Undefined(reason=why):
                 if why:
-                    log.warning("%r: %s", task, why)
+                    kernel.advise(task, why)
                 self._trap(task, traps.undefined)
             case Privileged():
                 self._trap(task, traps.privileged)

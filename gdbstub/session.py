@@ -224,6 +224,9 @@ class Session:
                 self._failed(_ERROR, "internal error, see the server's log")
                 return
             if type(result) is Stop:
+                if result.console and self._state is not State.NON_STOP:
+                    for text in result.console:
+                        self._send(b"O" + text.hex().encode())
                 self._stopped(result.events)
                 if not self.runnable:
                     return

@@ -81,6 +81,7 @@ class Stop:
     pending and reports them at the next resume); non-stop: any number, only the threads named are stopped."""
 
     events: tuple[StopEvent, ...]
+    console: tuple[bytes, ...] = ()  # text for the user, shown before the stop
 
 
 RUNNING = Running.RUNNING

@@ -158,6 +158,10 @@ class SteppingAbility(CatchAbility):
             for task in group.tasks.values():
                 task.hold = True
                 task.stepping = None
+        if self.kernel.advice:
+            console = tuple(text.encode(errors="replace") for text in self.kernel.advice)
+            self.kernel.advice.clear()
+            return Stop((event,), console)
         return Stop((event,))
 
     def _stop_task(self, task: Task, event: Stopped, info: Siginfo | None = None) -> Stopped:

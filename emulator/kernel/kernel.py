@@ -93,6 +93,7 @@ class Kernel:
         self.domainname: str = "(none)"
         self.strace: Any = None  # a tracer with entry(task), leave(task, result): --strace
         self.futexes = Futexes()
+        self.advice: list[str] = []  # for the debugger's user, at the next stop
         self.extensions: dict[str, Any] = {}  # one slot per subsystem that keeps machine-wide state (futexes, shm, ...)
 
     @property
@@ -218,6 +219,13 @@ class Kernel:
         """(total, used) guest memory."""
         limit = self.config.memory_limit or TOTAL_MEMORY
         return limit, min(self.arena.used_frames() * PAGE_SIZE, limit)
+
+    def advise(self, task: Task, text: str) -> None:
+        """Tell the user what no errno or signal can say: on the debugger's console, or in the log."""
+        if self.debugger is not None and self.debugger.traces(task.group):
+            self.advice.append(f"{task.name}: {text}\n")
+        else:
+            log.error("%s (pid %d): %s", task.name, task.pid, text)
 
     # -- processes ---------------------------------------------------------------------------------------------
 
