@@ -92,7 +92,7 @@ def read(t: Task, fd: Fd, buf: Ptr, count: Size) -> int:
     if description.flags & 3 == 1:
         raise LinuxError(E.EBADF)
     if type(description) is SocketDescription:
-        return description.read_guest(t, ((buf, count if count < MAX_RW_COUNT else MAX_RW_COUNT),))
+        return description.read_one(t, buf, count if count < MAX_RW_COUNT else MAX_RW_COUNT)
     limit = MAX_RW_COUNT if description.seekable else STREAM_CHUNK
     return description.read(t, user_buffers(t, buf, count if count < limit else limit, _WRITE))
 
@@ -109,7 +109,7 @@ def write(t: Task, fd: Fd, buf: Ptr, count: Size) -> int:
             raise LinuxError(E.EFAULT)
         return size
     if type(description) is SocketDescription:
-        return description.write_guest(t, ((buf, size),))
+        return description.write_one(t, buf, size)
     buffers = user_buffers(t, buf, size, _READ)
     if description.whole_pages and size > 0:
         buffers = _whole_pages(buffers, size)

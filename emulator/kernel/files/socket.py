@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from emulator.kernel.files.network import HostAddress, Network
     from emulator.kernel.tasks import Task
 
+_READ, _WRITE = Access.READ, Access.WRITE
 ALL_EVENTS = Poll.IN | Poll.PRI | Poll.OUT | Poll.RDHUP | ALWAYS
 RETRY_NS = 1_000_000  # where the host can't tell when to try again (a full AF_UNIX backlog or receiver)
 
@@ -171,8 +172,30 @@ class SocketDescription(Description):
         progress_of(t).bytes = sent
         return self.send(t, ViewIovec(buffers), 0)
 
+    def read_one(self, t: Task, address: int, count: int) -> int:
+        """read(2) straight from a guest address: a bad one is the host's to find, after what it checks first."""
+        if 0 < count <= STREAM_CHUNK:
+            try:
+                views = t.memory.buffers(address, count, _WRITE)
+            except LinuxError:
+                pass
+            else:
+                return self.read(t, views)
+        return self.receive(t, GuestIovec(t.memory, ((address, count),), Access.WRITE), 0) if count else 0
+
+    def write_one(self, t: Task, address: int, count: int) -> int:
+        """write(2) likewise; nothing is a message too."""
+        if 0 < count <= STREAM_CHUNK:
+            try:
+                views = t.memory.buffers(address, count, _READ)
+            except LinuxError:
+                pass
+            else:
+                return self.write(t, views)
+        return self.send(t, GuestIovec(t.memory, ((address, count),), Access.READ), 0)
+
     def read_guest(self, t: Task, pairs: Sequence[tuple[int, int]]) -> int:
-        """readv(2) straight from guest addresses: bad ones are the host's to find, after what it checks first."""
+        """readv(2) likewise."""
         iovec = GuestIovec(t.memory, pairs, Access.WRITE)
         views = iovec.views()
         return self.receive(t, iovec, 0) if views is None else self.read(t, views)
