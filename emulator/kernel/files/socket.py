@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from emulator.kernel.tasks import Task
 
 _READ, _WRITE = Access.READ, Access.WRITE
+_PLAIN = Msg.NOSIGNAL  # with no more than this, recv(2) is read(2)
 ALL_EVENTS = Poll.IN | Poll.PRI | Poll.OUT | Poll.RDHUP | ALWAYS
 RETRY_NS = 1_000_000  # where the host can't tell when to try again (a full AF_UNIX backlog or receiver)
 
@@ -371,6 +372,10 @@ class SocketDescription(Description):
                 if sent < 0 and not self.blocks(flags):
                     raise LinuxError(E.EAGAIN)
                 progress_of(t).bytes = max(sent, 0)
+            elif self.is_stream and not flags and not self.shared:
+                views = iovec.views()
+                if views:
+                    return self.write(t, views)
         limit = STREAM_CHUNK if self.is_stream else None
         progress = t.call.memo
         done = progress.bytes if type(progress) is Progress else 0
@@ -412,6 +417,10 @@ class SocketDescription(Description):
                 return count
             if not self.blocks(flags):
                 raise LinuxError(E.EAGAIN)
+        elif not flags & ~_PLAIN and not self.shared and self.blocks(flags):
+            views = iovec.views()
+            if views:
+                return self.read(t, views)
         try:
             count = self.network.host.recv(self.fd, iovec.host(0, STREAM_CHUNK if self.is_stream else None), flags)
             self.network.sweep()  # descriptors in the message are gone: nobody asked for them
