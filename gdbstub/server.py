@@ -26,7 +26,7 @@ from typing import Protocol
 import trio
 
 from gdbstub.session import PacketLog, Session
-from gdbstub.target import Launch, Target, Waiting
+from gdbstub.target import Beside, Launch, Target, Waiting
 
 QUICK_S = 0.002
 TURN_S = 0.005
@@ -317,6 +317,11 @@ async def converse(connection: Connection, target: Target, log: PacketLog | None
                 await waiter.wait(session.waiting)
                 data = connection.receive(patiently=False)
                 out = session.run() if data is None else session.receive(data)
+            elif (beside := target.run_beside() if isinstance(target, Beside) else None) is not None:
+                if isinstance(beside, Waiting):
+                    await waiter.wait(beside)
+                data = connection.receive(patiently=False)
+                out = b"" if data is None else session.receive(data)
             else:
                 data = connection.receive(patiently=True)
                 if data is None:

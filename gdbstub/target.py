@@ -265,6 +265,14 @@ class NonStop(Protocol):
 
 
 @runtime_checkable
+class Beside(Protocol):
+    """Processes without a debugger run on while those with one are stopped."""
+
+    def run_beside(self) -> Running | Waiting | None:
+        """A slice for them; None if there are none.  Nothing is reported."""
+
+
+@runtime_checkable
 class ForkEvents(Protocol):
     """fork-events, vfork-events, exec-events: reported only once the client offered them."""
 

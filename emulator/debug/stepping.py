@@ -21,7 +21,17 @@ from gdbstub import stop as gdb
 from gdbstub.errors import TargetError
 from gdbstub.signals import Signal as GdbSignal
 from gdbstub.stop import StopEvent, Stopped
-from gdbstub.target import RUNNING, HostFd, ResumeAction, ResumeKind, SliceResult, Stop, Waiting, action_for
+from gdbstub.target import (
+    RUNNING,
+    HostFd,
+    ResumeAction,
+    ResumeKind,
+    Running,
+    SliceResult,
+    Stop,
+    Waiting,
+    action_for,
+)
 from gdbstub.thread_id import ThreadId
 
 if TYPE_CHECKING:
@@ -147,6 +157,23 @@ class SteppingAbility(CatchAbility):
                 return self._report(outcome)
             if clock.monotonic_ns() - started >= SLICE_NS:
                 return RUNNING
+
+    def run_beside(self) -> Running | Waiting | None:
+        """A slice for processes that are not debugged, while the debugged ones are stopped."""
+        if len(self.kernel.groups) <= len(self.debugged):
+            return None
+        if not any(group.tasks for tgid, group in self.kernel.groups.items() if tgid not in self.debugged):
+            return None
+        event = self.machine.run(self.slice_insns)
+        if type(event) is events.Idle:
+            return Waiting(tuple(HostFd(fd, bits) for fd, bits in event.host_fds), event.deadline_ns)
+        if type(event) is events.AllExited:
+            return None
+        if type(event) is not events.SliceDone:
+            outcome = self._stop_event(event)
+            if outcome is not None:
+                self.pending.append(outcome)
+        return RUNNING
 
     def _report(self, event: StopEvent) -> Stop:
         """Stop the world (all-stop) and hand the event out."""

@@ -7,6 +7,7 @@ Source: Drepper, "ELF Handling For Thread-Local Storage"; glibc include/link.h; 
 
 from __future__ import annotations
 
+from emulator.arch.model import DtvSlot
 from emulator.debug.core import EINVAL, Core
 from emulator.debug.libraries import PT_DYNAMIC, PT_TLS, GuestReader, ProgramHeader, main_headers
 from emulator.errors import MemoryFault
@@ -28,12 +29,30 @@ class TlsAbility(Core):
         reader = GuestReader(task)
         pointer = self.kernel.registers_of(task).read(task.arch.tls)
         try:
-            module = self._module_id(task, reader, link_map)
-            return self._block(task, reader, pointer, module) + offset
+            slot, dtv = self._dtv(task, reader, pointer)
+            module = self._module_id(task, reader, link_map, glibc=slot.entry_words == 2)
+            block = reader.word(dtv + module * slot.entry_words * reader.pointer)
         except MemoryFault:
             raise TargetError(EINVAL, "this thread's TLS cannot be read yet") from None
+        if block in (0, (1 << (8 * reader.pointer)) - 1):
+            raise TargetError(EINVAL, "the thread has not touched this module's thread-local variables yet")
+        return block + offset
 
-    def _module_id(self, task: Task, reader: GuestReader, link_map: int) -> int:
+    @staticmethod
+    def _dtv(task: Task, reader: GuestReader, pointer: int) -> tuple[DtvSlot, int]:
+        """Which libc's thread control block this is, and its DTV."""
+        for slot in task.arch.dtv_slots:
+            if slot.self_at is not None and reader.word(pointer + slot.self_at) != pointer:
+                continue
+            if slot.not_self_at is not None and reader.word(pointer + slot.not_self_at) == pointer:
+                continue
+            dtv = reader.word(pointer + slot.offset)
+            if dtv:
+                return slot, dtv
+        raise TargetError(EINVAL, "the thread has no thread-local storage yet")
+
+    def _module_id(self, task: Task, reader: GuestReader, link_map: int, *, glibc: bool) -> int:
+        """The index of a module in the DTV."""
         if not link_map:
             return 1
         bias = reader.word(link_map)
@@ -42,23 +61,12 @@ class TlsAbility(Core):
         if tls is None:
             raise TargetError(EINVAL, "this module has no thread-local variables")
         p = reader.pointer
-        fingerprint = (bias + tls.vaddr, tls.filesz, tls.memsz, max(tls.align, 1))
-        for at in range(0, _LINK_MAP_SIZE, p):
-            if tuple(reader.word(link_map + at + i * p) for i in range(4)) == fingerprint:
-                # l_tls_initimage, _initimage_size, _blocksize, _align, _firstbyte_offset, l_tls_offset, l_tls_modid
-                return reader.word(link_map + at + 6 * p)
-        return self._musl_id(reader, link_map, fingerprint)
-
-    @staticmethod
-    def _musl_id(reader: GuestReader, link_map: int, fingerprint: tuple[int, int, int, int]) -> int:
-        """musl's struct dso: tls = {next, image, len, size, align, offset}, tls_id next to it."""
-        p = reader.pointer
-        for at in range(0, _LINK_MAP_SIZE, p):
-            if reader.word(link_map + at) == fingerprint[0] and reader.word(link_map + at + p) == fingerprint[1]:
-                for back in range(at + 5 * p, at + 12 * p, p):
-                    value = reader.word(link_map + back)
-                    if 0 < value < 1024:
-                        return value
+        # glibc: l_tls_initimage, _initimage_size, _blocksize, _align, _firstbyte_offset, l_tls_offset, l_tls_modid
+        # musl: tls = {next, image, len, size, align, offset}, tls_id
+        fingerprint = (bias + tls.vaddr, tls.filesz, tls.memsz, max(tls.align, 1))[: 4 if glibc else 2]
+        for at in range(link_map, link_map + _LINK_MAP_SIZE, p):
+            if all(reader.word(at + i * p) == word for i, word in enumerate(fingerprint)):
+                return reader.word(at + (6 if glibc else 5) * p)
         raise TargetError(EINVAL, "the module's TLS id was not found")
 
     @staticmethod
@@ -74,19 +82,3 @@ class TlsAbility(Core):
         size = reader.number(bias + (54 if p == 8 else 42), 2)
         count = reader.number(bias + (56 if p == 8 else 44), 2)
         return reader.program_headers(table, size, count)
-
-    @staticmethod
-    def _block(task: Task, reader: GuestReader, pointer: int, module: int) -> int:
-        p = reader.pointer
-        for slot in task.arch.dtv_slots:  # where the thread control block keeps the DTV, by libc
-            if slot.self_at is not None and reader.word(pointer + slot.self_at) != pointer:
-                continue
-            if slot.not_self_at is not None and reader.word(pointer + slot.not_self_at) == pointer:
-                continue
-            dtv = reader.word(pointer + slot.offset)
-            if dtv:
-                block = reader.word(dtv + module * slot.entry_words * p)
-                if block not in (0, (1 << (8 * p)) - 1):
-                    return block
-                break
-        raise TargetError(EINVAL, "the thread has not touched this module's thread-local variables yet")
