@@ -575,6 +575,13 @@ class Host:
         """Is anything there?"""
         return os.path.lexists(path)
 
+    def available_memory(self) -> int:
+        """Bytes that can be had without swapping (/proc/meminfo, MemAvailable)."""
+        for line in self.read_file("/proc/meminfo").splitlines():
+            if line.startswith(b"MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return 1 << 62
+
     def listdir(self, path: str) -> list[bytes]:
         """Names in a directory, sorted."""
         return sorted(self.call(os.listdir, os.fsencode(path)))

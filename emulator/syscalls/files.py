@@ -24,6 +24,7 @@ from emulator.syscalls.openflags import from_guest
 from emulator.syscalls.registry import Fd, Int, Long, Ptr, Size, UInt, syscall
 
 CHUNK = 1 << 18
+LARGE_ALLOCATION = 64 << 20
 SPLICE_F_NONBLOCK, SPLICE_KNOWN = 2, 15
 _KNOWN_OPEN = 0o37777703
 
@@ -127,6 +128,8 @@ def fallocate(t: Task, fd: Fd, mode: Int, offset: Long, length: Long) -> None:
     if not description.writable:
         raise LinuxError(E.EBADF)
     if isinstance(description, RegularFile):
+        if length > LARGE_ALLOCATION and description.in_memory() and length > t.kernel.host.available_memory():
+            raise LinuxError(E.ENOSPC)  # the host would be out of memory, and take the emulator with it
         t.kernel.host.fallocate(description.need_host_fd(), mode, offset, length)
         return
     raise LinuxError(E.ESPIPE if stat.S_ISFIFO(description.stat().st_mode) else E.ENODEV)

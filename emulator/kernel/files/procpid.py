@@ -45,7 +45,7 @@ Maker = Callable[[Task], str | bytes]
 
 def process_named(t: Task, name: bytes) -> Task | None:
     """The leader of the process (or any thread: Linux allows /proc/TID too) with that number."""
-    if len(name) > 9 or (name.startswith(b"0") and name != b"0"):
+    if not name.isdigit() or len(name) > 9 or (name.startswith(b"0") and name != b"0"):
         return None
     return t.kernel.tasks.find(int(name))
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _SETTABLE = O.APPEND | O.NONBLOCK | O.ASYNC | O.DIRECT | O.NOATIME
 
 
+_MEMORY_MAGIC = frozenset((0x01021994, 0x958458F6, 0x858458F6))
 MAX_BYTES = (1 << 63) - 1  # file_mmap_size_max
 
 
@@ -111,6 +112,10 @@ class RegularFile(HostFile):
         if not self.writable:
             raise LinuxError(E.EINVAL)
         self.host.ftruncate(self._fd, length)
+
+    def in_memory(self) -> bool:
+        """Is it on a file system that is memory (tmpfs, memfd, hugetlbfs, ramfs)?"""
+        return int.from_bytes(self.host.statfs(self._fd)[:8], "little") in _MEMORY_MAGIC
 
     def mmap_frames(self, arena: Arena, offset: int, n_pages: int, *, shared: bool, writable: bool) -> Frames:
         if offset + n_pages * PAGE_SIZE > MAX_BYTES:
