@@ -137,10 +137,6 @@ AARCH64 = Arch(
     ),
     layout=AddressLayout(
         task_size=1 << 48,
-        stack_top=1 << 48,
-        pie_base=0xAAAAAAAAA000,
-        mmap_random_bits=18,
-        stack_random_pages=0x3FFFF,
         signal_page=TRAMPOLINE,
     ),
     auxv=AuxvFacts(hwcap=HWCAP, hwcap2=HWCAP2, platform="aarch64", minsigstksz=0x1250),

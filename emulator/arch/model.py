@@ -126,11 +126,7 @@ class CpuModel:
 class AddressLayout:
     """The address space as Linux lays it (arch/*/include/asm/{processor,elf}.h)."""
 
-    task_size: int  # first address that is not the user's
-    stack_top: int  # STACK_TOP, before randomisation
-    pie_base: int  # ELF_ET_DYN_BASE, page aligned
-    mmap_random_bits: int = 28
-    stack_random_pages: int = 0x3FFFFF
+    task_size: int  # first address that is not the user's; everything else follows (kernel/address_space.py, Layout)
     signal_page: bytes = b""  # what this ISA's "[vdso]" must hold: a sigreturn trampoline; b"" where libc brings it
 
 

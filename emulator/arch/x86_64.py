@@ -136,7 +136,7 @@ X86_64 = Arch(
     breakpoint_kinds=frozenset({1}),
     watch_reports_before=False,
     cpu=CPU,
-    layout=AddressLayout(task_size=0x7FFFFFFFF000, stack_top=0x7FFFFFFFF000, pie_base=0x555555554000),
+    layout=AddressLayout(task_size=0x7FFFFFFFF000),
     auxv=AuxvFacts(hwcap=0x078BFBFD, hwcap2=0x2, platform="x86_64", minsigstksz=0x5F0),
     abi=KernelAbi(stat=STAT_X86_64, statfs=STATFS_GENERIC64, open_flags=OPEN_FLAGS_GENERIC, epoll_event="<IQ"),
     signal_frame=X86SignalFrame(),

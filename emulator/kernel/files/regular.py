@@ -120,7 +120,7 @@ class RegularFile(HostFile):
     def mmap_frames(self, arena: Arena, offset: int, n_pages: int, *, shared: bool, writable: bool) -> Frames:
         if offset + n_pages * PAGE_SIZE > MAX_BYTES:
             raise LinuxError(E.EOVERFLOW)
-        return arena.map_file(self._fd, offset, n_pages, shared, writable)
+        return self.host.call(arena.map_file, self._fd, offset, n_pages, shared, writable)
 
 
 class HostDirectoryDescription(HostFile):
