@@ -13,7 +13,7 @@ from emulator.abi.memory import Access
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import POLLIN, POLLOUT, Description
 from emulator.kernel.files.pipe import PipeEnd, broken_pipe
-from emulator.kernel.files.regular import HostFile, RegularFile
+from emulator.kernel.files.regular import HostFile, RegularFile, check_new_size
 from emulator.kernel.files.tty import HostTty, PtyMaster, take_terminal
 from emulator.kernel.files.virtual import VirtualDirectory, VirtualFileDescription
 from emulator.kernel.paths import VirtualPlace
@@ -24,6 +24,7 @@ from emulator.syscalls.openflags import from_guest
 from emulator.syscalls.registry import Fd, Int, Long, Ptr, Size, UInt, syscall
 
 CHUNK = 1 << 18
+FALLOC_FL_KEEP_SIZE = 1
 LARGE_ALLOCATION = 64 << 20
 SPLICE_F_NONBLOCK, SPLICE_KNOWN = 2, 15
 _KNOWN_OPEN = 0o37777703
@@ -108,6 +109,7 @@ def truncate(t: Task, pathname: Ptr, length: Long) -> None:
     if isinstance(place, VirtualPlace) and not isinstance(place.existing(), VirtualDirectory):
         return  # as root may, and nothing comes of it
     pin = t.kernel.vfs.pinned(t, path)
+    check_new_size(t, t.kernel.host.stat(pin.path).st_size, length)
     t.kernel.host.truncate(pin.path, length)
 
 
@@ -116,7 +118,10 @@ def ftruncate(t: Task, fd: Fd, length: Long) -> None:
     """ftruncate(2)."""
     if length < 0:
         raise LinuxError(E.EINVAL)
-    t.fds.get(fd).truncate(length)
+    description = t.fds.get(fd)
+    if isinstance(description, RegularFile) and description.writable:
+        check_new_size(t, description.stat().st_size, length)
+    description.truncate(length)
 
 
 @syscall("fallocate")
@@ -130,6 +135,8 @@ def fallocate(t: Task, fd: Fd, mode: Int, offset: Long, length: Long) -> None:
     if isinstance(description, RegularFile):
         if length > LARGE_ALLOCATION and description.in_memory() and length > t.kernel.host.available_memory():
             raise LinuxError(E.ENOSPC)  # the host would be out of memory, and take the emulator with it
+        if not mode & FALLOC_FL_KEEP_SIZE:
+            check_new_size(t, description.stat().st_size, offset + length)
         t.kernel.host.fallocate(description.need_host_fd(), mode, offset, length)
         return
     raise LinuxError(E.ESPIPE if stat.S_ISFIFO(description.stat().st_mode) else E.ENODEV)

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 from emulator.abi.errno import E
 from emulator.abi.fcntl import O
 from emulator.abi.memory import PAGE_SIZE
+from emulator.abi.signals import Signal
 from emulator.errors import LinuxError
-from emulator.kernel.files.description import Description, ReadBuffers, Stat, WriteBuffers
+from emulator.kernel import signals
+from emulator.kernel.files.description import Description, ReadBuffers, Stat, WriteBuffers, gather, total
 from emulator.kernel.host import HostDirectory
+from emulator.kernel.thread_group import RLIM_INFINITY, RLIMIT_FSIZE
 
 if TYPE_CHECKING:
     from emulator.cpu.mmu import Arena, Frames
@@ -62,6 +65,24 @@ class HostFile(Description):
         return t.kernel.vfs.reopen_host(t, self._fd, flags)
 
 
+def check_new_size(t: Task, file_size: int, length: int) -> None:
+    """Growing past RLIMIT_FSIZE: SIGXFSZ and EFBIG (inode_newsize_ok)."""
+    if length > file_size and length > t.group.rlimits[RLIMIT_FSIZE][0]:
+        signals.send_to_task(t, signals.kernel_info(Signal.SIGXFSZ))
+        raise LinuxError(E.EFBIG)
+
+
+def within_size_limit(t: Task, buffers: WriteBuffers, offset: int) -> WriteBuffers:
+    """What of a write at `offset` stays within RLIMIT_FSIZE (generic_write_check_limits)."""
+    room = t.group.rlimits[RLIMIT_FSIZE][0] - offset
+    if room >= total(buffers):
+        return buffers
+    if room <= 0:
+        signals.send_to_task(t, signals.kernel_info(Signal.SIGXFSZ))
+        raise LinuxError(E.EFBIG)
+    return [gather(buffers, room)]
+
+
 class RegularFile(HostFile):
     """A regular file (also a memfd, a block device, a shared-memory object)."""
 
@@ -89,12 +110,17 @@ class RegularFile(HostFile):
         return self.host.readv(self._fd, buffers)
 
     def write(self, t: Task, buffers: WriteBuffers) -> int:
+        if t.group.rlimits[RLIMIT_FSIZE][0] != RLIM_INFINITY:
+            at = self.stat().st_size if self.flags & O.APPEND else self.position()
+            buffers = within_size_limit(t, buffers, at)
         return self.host.writev(self._fd, buffers)
 
     def pread(self, t: Task | None, buffers: ReadBuffers, offset: int, flags: int = 0) -> int:
         return self.host.preadv(self._fd, buffers, offset, flags)
 
     def pwrite(self, t: Task | None, buffers: WriteBuffers, offset: int, flags: int = 0) -> int:
+        if t is not None and t.group.rlimits[RLIMIT_FSIZE][0] != RLIM_INFINITY:
+            buffers = within_size_limit(t, buffers, offset)
         return self.host.pwritev(self._fd, buffers, offset, flags)
 
     def seek(self, offset: int, whence: int) -> int:
