@@ -30,6 +30,8 @@ _PAGE = 4096
 def power_on(arch: Arch, config: Config) -> Kernel:
     """A machine without processes."""
     host = Host()
+    if config.seed is not None:
+        host.seed(config.seed)
     limit = None if config.memory_limit is None else config.memory_limit // _PAGE
     arena = Arena(limit)
     cpu = Cpu(arch, arena, hooks=config.hooks)

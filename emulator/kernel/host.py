@@ -13,6 +13,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import random
 import resource
 import select
 import socket
@@ -191,6 +192,7 @@ class Host:
 
     def __init__(self) -> None:
         """Raise the descriptor limit, and take the umask over: the guest's own is applied by hand."""
+        self._seeded: random.Random | None = None
         self._identity: tuple[int, int, tuple[int, ...]] | None = None  # fsuid, fsgid, groups
         infinity = (1 << 64) - 1
         self.initial_limits = [  # by RLIMIT_*, which asm-generic numbers as the host does
@@ -265,8 +267,14 @@ class Host:
         self._identity = wanted
 
     def random(self, count: int) -> bytes:
-        """Random bytes, as getrandom(2)."""
+        """Random bytes, as getrandom(2); the same in every run with the same --seed."""
+        if self._seeded is not None:
+            return self._seeded.randbytes(count)
         return os.urandom(count)
+
+    def seed(self, seed: int) -> None:
+        """Make `random` repeatable."""
+        self._seeded = random.Random(seed)
 
     # -- descriptors ---------------------------------------------------------------------------------------------
 

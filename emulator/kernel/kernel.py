@@ -251,6 +251,8 @@ class Kernel:
     def orphaned(self, pgid: int) -> bool:
         """Has no member a parent in another group of the same session? (setpgid(2), "orphaned process group")"""
         for group in self.members(pgid):
+            if not group.tasks:
+                continue
             parent = group.parent
             if group is self.first_group:
                 return False  # its parent is outside: whoever started the emulator looks after it

@@ -96,9 +96,10 @@ def _group_gone(kernel: Kernel, group: ThreadGroup, last: Task) -> None:
     for timer in (*group.itimers.values(), *group.posix_timers.values()):
         timer.cancel()
     group.posix_timers.clear()
+    held = _pgrps_it_held(group)
     _reparent_children(kernel, group)
     _session_leader_exits(kernel, group)
-    _stopped_orphans(kernel, group)
+    _stopped_orphans(kernel, held)
     debugger = kernel.debugger
     if debugger is not None and debugger.traces(group) and debugger.wants_event(GroupExited):
         kernel.events.append(GroupExited(group, group.exit_status))
@@ -172,9 +173,21 @@ def _session_leader_exits(kernel: Kernel, group: ThreadGroup) -> None:
     session.drop_terminal()
 
 
-def _stopped_orphans(kernel: Kernel, group: ThreadGroup) -> None:
-    """A process group that becomes orphaned with a stopped member gets SIGHUP and SIGCONT (setpgid(2))."""
-    pgids = {child.pgid for child in kernel.groups.values() if child.parent is None or child.pgid == group.pgid}
+def _pgrps_it_held(group: ThreadGroup) -> set[int]:
+    """The process groups that may become orphaned by this exit: those it ties to their session (setpgid(2))."""
+    held = {child.pgid for child in group.children.values() if _ties(group, child)}
+    parent = group.parent
+    if parent is not None and _ties(parent, group):
+        held.add(group.pgid)
+    return held
+
+
+def _ties(parent: ThreadGroup, child: ThreadGroup) -> bool:
+    return parent.pgid != child.pgid and parent.session is child.session
+
+
+def _stopped_orphans(kernel: Kernel, pgids: set[int]) -> None:
+    """A process group that becomes orphaned with a stopped member gets SIGHUP and SIGCONT."""
     for pgid in sorted(pgids):
         members = [member for member in kernel.members(pgid) if member.tasks]
         if any(member.stopped for member in members) and kernel.orphaned(pgid):

@@ -69,6 +69,8 @@ def ptrace(t: Task, request: Long, pid: Long, address: Ptr, data: Ptr) -> int:
     if request == Request.TRACEME:
         return _trace_me(t)
     task = t.kernel.tasks.find(pid & 0xFFFFFFFF)
+    if task is not None and not task.alive and task.trace is None and request in (Request.ATTACH, Request.SEIZE):
+        raise LinuxError(E.EPERM)  # a zombie
     if task is None or not task.alive:
         if not (task is not None and task.trace is not None and request == Request.KILL):
             raise LinuxError(E.ESRCH)

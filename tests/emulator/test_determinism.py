@@ -1,0 +1,74 @@
+"""Two runs with the same inputs have the same instruction clock at every system call (design.md)."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RANDOM = re.compile(r"random\(.*")  # what the host gave is an input
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = r"""
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static volatile int spins, order[8], n;
+static void *work(void *arg)
+{
+    for (int i = 0; i < 20; i++) {
+        for (int k = 0; k < 20000 * ((long)arg + 1); k++)
+            spins++;
+        pthread_mutex_lock(&lock);
+        sched_yield();
+        pthread_mutex_unlock(&lock);
+    }
+    order[n++] = (long)arg;
+    return arg;
+}
+int main(void)
+{
+    pthread_t t[4];
+    for (long i = 0; i < 4; i++)
+        pthread_create(&t[i], 0, work, (void *)i);
+    if (!fork())
+        _exit(0);
+    wait(0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(t[i], 0);
+    printf("%d%d%d%d\n", order[0], order[1], order[2], order[3]);
+    return 0;
+}
+"""
+
+
+def trace(program: Path, log: Path, *options: str) -> str:
+    """Every system call with the clock before it."""
+    subprocess.run(
+        [sys.executable, "-m", "emulator", "--run", "--strace-clock", "--strace-output", log, *options, program],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=100,
+        check=True,
+    )
+    return RANDOM.sub("random()", log.read_text())
+
+
+@pytest.mark.slow
+def test_the_clock_is_the_same_at_every_system_call(tmp_path: Path) -> None:
+    source, program = tmp_path / "p.c", tmp_path / "p"
+    source.write_text(PROGRAM)
+    subprocess.run(["gcc", "-O1", "-o", program, source, "-lpthread"], check=True)
+    plain = trace(program, tmp_path / "1")
+    assert plain == trace(program, tmp_path / "2")
+    seeded = trace(program, tmp_path / "3", "--seed", "7")
+    assert seeded == trace(program, tmp_path / "4", "--seed", "7")
+    assert seeded != plain
+    assert plain.count("clone") >= 5
