@@ -68,6 +68,8 @@ def key_of(task: Task, address: int, *, shared: bool) -> Hashable:
         if frame is not None:
             key: Hashable = ("shared", frame)
             return key
+        # get_user_pages: a key of shared memory wants a page that is there; a private one is the address alone.
+        task.memory.read_u32(address)
     return (task.space.serial, address)
 
 
