@@ -56,8 +56,7 @@ static uint64_t scan_block(Core *c, uint64_t addr, uint32_t size, Slot *s)
 
 static inline Slot *slot_at(Core *c, uint64_t addr)
 {
-    uint64_t h = (addr ^ addr >> SLOT_BITS) * 0x9e3779b97f4a7c15u;
-    return &c->slots[h >> (64 - SLOT_BITS)];
+    return &c->slots[(addr ^ addr >> SLOT_BITS) & (((uint64_t)1 << SLOT_BITS) - 1)];
 }
 
 static __attribute__((noinline)) void fill_slot(Core *c, Slot *s, uint64_t addr, uint32_t size)
@@ -144,16 +143,28 @@ static inline void keep_last(Core *c, const Slot *s) /* `s` is about to be overw
     }
 }
 
-static void on_block(void *uc, uint64_t addr, uint32_t size, Core *c)
+static __attribute__((noinline)) void block_other(Core *c, Slot *s, uint64_t addr, uint32_t size)
 {
-    Slot *s = slot_at(c, addr);
-    if (UNLIKELY(s->addr != addr || s->key != (c->key | size))) {
+    if (s->addr != addr || s->key != (c->key | size)) {
         keep_last(c, s);
         fill_slot(c, s, addr, size);
     }
     uint64_t after = c->clock + s->count;
-    if (UNLIKELY(after > c->limit)) {
+    if (after > c->limit) {
         block_slow(c, s);
+        return;
+    }
+    c->clock = after;
+    c->last = s;
+}
+
+/* The hottest code there is: everything unusual is a tail call away. */
+static void on_block(void *uc, uint64_t addr, uint32_t size, Core *c)
+{
+    Slot *s = slot_at(c, addr);
+    uint64_t after = c->clock + s->count;
+    if (UNLIKELY(s->addr != addr || s->key != (c->key | size) || after > c->limit)) {
+        block_other(c, s, addr, size);
         return;
     }
     c->clock = after;

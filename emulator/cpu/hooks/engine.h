@@ -76,7 +76,7 @@ typedef struct Core {
     /* hot: the block hook */
     uint64_t clock;
     volatile uint64_t limit;
-    Slot *last, kept_last;
+    Slot *last;
     Slot *slots;
     uint64_t key; /* serial << 32 */
     /* hot: the stepper's code hook */
@@ -105,6 +105,7 @@ typedef struct Core {
     uint32_t hit_kind;
     bool hit;
     uint64_t burst, burst_end;
+    Slot kept_last;
     struct { uint8_t *host; uint8_t old[16]; uint32_t size; } undo[MAX_UNDO];
     size_t n_undo;
     /* registers by Unicorn's numbers */
