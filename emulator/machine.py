@@ -89,11 +89,11 @@ class Machine:
                 return Interrupted()
             clock.run_due()
             now = cpu.clock
-            if scheduler.host_waiters and now >= self._next_host_poll:
+            if scheduler.host_waits and now >= self._next_host_poll:
                 self._poll_host()
             task = scheduler.next()
             if task is None:
-                if scheduler.host_waiters and self._poll_host():
+                if scheduler.host_waits and self._poll_host():
                     continue
                 if events:
                     continue
@@ -115,12 +115,7 @@ class Machine:
         kernel = self.kernel
         if not any(group.tasks for group in kernel.groups.values()):
             return AllExited(kernel.first_status)
-        interest: dict[int, int] = {}
-        for task in kernel.scheduler.host_waiters.values():
-            if task.wait is not None:
-                for poll in task.wait.host:
-                    interest[poll.fd] = interest.get(poll.fd, 0) | poll.events
-        return Idle(tuple(interest.items()), kernel.clock.next_deadline_ns())
+        return Idle(kernel.scheduler.host_waits.interest, kernel.clock.next_deadline_ns())
 
     def wait(self, idle: Idle) -> None:
         """Sleep until `idle` is over, for callers that have nothing else to do (--run)."""
@@ -131,21 +126,12 @@ class Machine:
 
     def _poll_host(self) -> bool:
         """Wake the tasks whose host fds are ready."""
-        kernel = self.kernel
+        scheduler = self.kernel.scheduler
         self._next_host_poll = self.cpu.clock + HOST_POLL_INSNS
-        interest: dict[int, int] = {}
-        waiters = kernel.scheduler.host_waiters
-        for task in waiters.values():
-            if task.wait is not None:
-                for poll in task.wait.host:
-                    interest[poll.fd] = interest.get(poll.fd, 0) | poll.events
-        ready = {fd for fd, _ in kernel.host.poll_many(interest.items(), 0)}
-        if not ready:
-            return False
-        for task in list(waiters.values()):
-            if task.wait is not None and any(poll.fd in ready for poll in task.wait.host):
-                kernel.scheduler.wake(task)
-        return True
+        ready = scheduler.host_waits.ready()
+        for task in ready:
+            scheduler.wake(task)
+        return bool(ready)
 
     # -- one task's turn -------------------------------------------------------------------------------------------
 

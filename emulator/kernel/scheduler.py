@@ -11,6 +11,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
+from emulator.kernel.host_waits import HostWaits
 from emulator.kernel.tasks import TaskState
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Scheduler:
         self._clock = clock
         self._random = random.Random(seed) if seed is not None else None
         self.queue: deque[Task] = deque()
-        self.host_waiters: dict[int, Task] = {}  # serial -> blocked on host fds
+        self.host_waits = HostWaits()
 
     def quantum(self) -> int:
         """How many instructions the next turn lasts."""
@@ -74,7 +75,7 @@ class Scheduler:
             for queue in wait.queues:
                 queue.add(serial, wake)
         if wait.host:
-            self.host_waiters[serial] = task
+            self.host_waits.add(task, wait.host)
         if wait.deadline_ns is not None:
             task.timer = self._clock.call_at(wait.deadline_ns, partial(self.expire, task))
 
@@ -87,7 +88,7 @@ class Scheduler:
         for queue in wait.queues:
             queue.discard(serial)
         if wait.host:
-            self.host_waiters.pop(serial, None)
+            self.host_waits.remove(task, wait.host)
         if task.timer is not None:
             task.timer.cancel()
             task.timer = None
