@@ -92,10 +92,11 @@ def test_what_never_makes_wait_is_ready(tmp_path: Path) -> None:
 
 def test_the_set_itself_can_be_polled(pipe: tuple[int, int]) -> None:
     waits, (read_end, write_end) = HostWaits(), pipe
-    assert len(waits.interest) == 0
+    assert list(waits.interest) == []
     waits.add(task(1), (HostPoll(read_end, IN),))
     poller = select.poll()
-    poller.register(*waits.interest[0])
+    for fd, events in waits.interest:
+        poller.register(fd, events)
     assert not poller.poll(0)
     os.write(write_end, b"x")
     assert poller.poll(0)
