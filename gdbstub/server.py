@@ -402,6 +402,8 @@ async def _serve_all(listener: Listener, target: Target, keep: bool, log: Packet
         if connection is None:
             return Ending.FINISHED
         parted = await converse(connection, target, log)
+        if getattr(target, "exit_requested", False):
+            return Ending.FINISHED
         if not target.threads():
             if not (keep and isinstance(target, Launch)):
                 return Ending.FINISHED

@@ -422,17 +422,8 @@ class AddressSpace:
 
     def mremap(self, address: int, old: int, new: int, flags: int, new_address: int) -> int:
         """mremap(2)."""
-        if flags & ~int(Mremap.MAYMOVE | Mremap.FIXED | Mremap.DONTUNMAP):
-            raise LinuxError(E.EINVAL)
-        if flags & Mremap.FIXED and not flags & Mremap.MAYMOVE:
-            raise LinuxError(E.EINVAL)
-        if flags & Mremap.DONTUNMAP and (not flags & Mremap.MAYMOVE or old != new):
-            raise LinuxError(E.EINVAL)
-        if address % PAGE_SIZE:
-            raise LinuxError(E.EINVAL)
         old, new = page_align(old), page_align(new)
-        if not new:
-            raise LinuxError(E.EINVAL)
+        self._check_mremap(address, old, new, flags, new_address)
         if self.vmas.at(address) is None:
             raise LinuxError(E.EFAULT)
         if flags & (Mremap.FIXED | Mremap.DONTUNMAP):
@@ -449,13 +440,25 @@ class AddressSpace:
         target = self._unmapped_area(0, new, 0)
         return self._move(vma, address, old, new, target, keep=False)
 
-    def _mremap_to(self, address: int, old: int, new: int, flags: int, new_address: int) -> int:
+    def _check_mremap(self, address: int, old: int, new: int, flags: int, new_address: int) -> None:
+        """check_mremap_params."""
         size = self.layout.task_size
+        if flags & ~int(Mremap.MAYMOVE | Mremap.FIXED | Mremap.DONTUNMAP) or address % PAGE_SIZE:
+            raise LinuxError(E.EINVAL)
+        if not new or new > size:
+            raise LinuxError(E.EINVAL)
+        if not flags & (Mremap.FIXED | Mremap.DONTUNMAP):
+            return
+        if flags & Mremap.FIXED and (new_address > size - new or new_address % PAGE_SIZE):
+            raise LinuxError(E.EINVAL)
+        if not flags & Mremap.MAYMOVE or (flags & Mremap.DONTUNMAP and old != new):
+            raise LinuxError(E.EINVAL)
+        if flags & Mremap.FIXED and address + old > new_address and new_address + new > address:
+            raise LinuxError(E.EINVAL)
+
+    def _mremap_to(self, address: int, old: int, new: int, flags: int, new_address: int) -> int:
+        self._resizable(address, min(old, new) if old else 0, new, flags)
         if flags & Mremap.FIXED:
-            if new_address % PAGE_SIZE or new > size or new_address > size - new:
-                raise LinuxError(E.EINVAL)
-            if address + old > new_address and new_address + new > address:
-                raise LinuxError(E.EINVAL)
             self._unmap(new_address, new_address + new)
         if old > new:
             self._unmap(address + new, address + old)

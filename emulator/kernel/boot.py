@@ -21,7 +21,7 @@ from emulator.kernel.image import FatalExec
 from emulator.kernel.kernel import Config, Kernel
 from emulator.kernel.signals import SigHand
 from emulator.kernel.tasks import Task, TaskState
-from emulator.kernel.thread_group import RLIMIT_NOFILE, Rlimits, Session, ThreadGroup
+from emulator.kernel.thread_group import RLIMIT_NOFILE, Rlimits, ThreadGroup
 from emulator.loader.elf import LoadError
 
 _PAGE = 4096
@@ -39,9 +39,9 @@ def power_on(arch: Arch, config: Config) -> Kernel:
 
 
 def spawn(kernel: Kernel, path: bytes, argv: Sequence[bytes], envp: Sequence[bytes], *, cwd: str = "") -> Task:
-    """A new process, a session of its own, about to run `path`; raises LinuxError as execve(2) fails."""
+    """A new process, a job of the login session, about to run `path`; raises LinuxError as execve(2) fails."""
     uid = kernel.tasks.allocate(kernel.ids_in_use())
-    session = Session(uid.tid)
+    session = kernel.init_session
     group = ThreadGroup(uid.tid, None, uid.tid, session, SigHand())
     group.rlimits = Rlimits((soft, hard) for soft, hard in kernel.host.initial_limits)
     fds = FdTable(group.rlimits[RLIMIT_NOFILE][0])
@@ -52,7 +52,8 @@ def spawn(kernel: Kernel, path: bytes, argv: Sequence[bytes], envp: Sequence[byt
     for description in kernel.vfs.standard_files():
         fds.allocate(description)
         if session.tty is None and isinstance(description, HostTty):
-            session.tty, session.foreground_pgid = description.retain(), group.pgid
+            session.tty = description.retain()
+    session.foreground_pgid = group.pgid
     program = execve.prepare(task, path, lambda: (list(argv), list(envp)))
     group.leader = task
     group.tasks[task.tid] = task

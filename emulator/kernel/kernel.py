@@ -29,7 +29,7 @@ from emulator.kernel import lifecycle, ptrace, signals
 from emulator.kernel.clock import Clock
 from emulator.kernel.futex import Futexes
 from emulator.kernel.scheduler import Scheduler
-from emulator.kernel.tasks import CallPhase, Task, TaskRegistry, TaskState
+from emulator.kernel.tasks import FIRST_PID, CallPhase, Task, TaskRegistry, TaskState
 from emulator.kernel.thread_group import Session, ThreadGroup
 from emulator.kernel.user_memory import UserMemory
 from emulator.kernel.vfs import Vfs
@@ -81,7 +81,7 @@ class Kernel:
         self.scheduler = Scheduler(self.clock, config.seed)
         self.tasks = TaskRegistry()
         self.groups: dict[int, ThreadGroup] = {}
-        self.init_session = Session(0)
+        self.init_session = Session(FIRST_PID - 1)  # of the shell that the first process is a job of
         self.events: deque[Event] = deque()
         self.debugger: DebuggerPolicy | None = None
         self.current: Task | None = None  # whose context the CPU holds

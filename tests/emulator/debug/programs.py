@@ -1,0 +1,103 @@
+"""Tiny static programs for the debugger's tests, assembled once a session."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+LOOP = """
+.globl _start, f, var, done
+.data
+var: .quad 0
+.text
+f:  add $1, %rax
+    ret
+_start:
+    xor %eax, %eax
+    mov $COUNT, %ecx
+1:  call f
+    mov %rax, var(%rip)
+    dec %ecx
+    jnz 1b
+done:
+    mov $60, %eax
+    mov $7, %edi
+    syscall
+"""
+
+#: Reads a byte from stdin-like pipe it owns, so it blocks for ever.
+BLOCKED = """
+.globl _start
+_start:
+    mov $34, %eax
+    syscall
+    jmp _start
+"""
+
+SEGFAULT = """
+.globl _start, bad
+_start:
+    mov $0x1000, %ebx
+bad: mov (%rbx), %rax
+    mov $60, %eax
+    syscall
+"""
+
+#: Makes a thread that exits at once, joins it through CHILD_CLEARTID, exits.
+THREAD = """
+.globl _start, child, joined
+.data
+tid: .long 1
+.bss
+.space 4096
+stack:
+.text
+_start:
+    mov $56, %eax
+    mov $0x250f00, %edi
+    lea stack(%rip), %rsi
+    lea tid(%rip), %rdx
+    lea tid(%rip), %r10
+    xor %r8d, %r8d
+    syscall
+    test %eax, %eax
+    jnz parent
+child:
+    mov $60, %eax
+    xor %edi, %edi
+    syscall
+parent:
+    mov tid(%rip), %edx
+    test %edx, %edx
+    jz joined
+    mov $202, %eax
+    lea tid(%rip), %rdi
+    xor %esi, %esi
+    xor %r10d, %r10d
+    syscall
+    jmp parent
+joined:
+    nop
+    mov $231, %eax
+    xor %edi, %edi
+    syscall
+"""
+
+
+@cache
+def build(source: str) -> Path:
+    """Assemble and link."""
+    directory = Path(mkdtemp(prefix="emugdb-test-"))
+    (directory / "program.S").write_text(source)
+    program = directory / "program"
+    subprocess.run(["gcc", "-g", "-nostdlib", "-static", "-o", program, directory / "program.S"], check=True)
+    return program
+
+
+@cache
+def symbols(program: Path) -> dict[str, int]:
+    """Its symbols."""
+    text = subprocess.run(["nm", program], check=True, capture_output=True, text=True).stdout
+    return {line.split()[2]: int(line.split()[0], 16) for line in text.splitlines() if len(line.split()) == 3}
