@@ -238,6 +238,8 @@ def _with_program(words: list[str], address: str, options: dict[str, Any]) -> in
         task = spawn(machine.kernel, os.fsencode(program), argv, envp, cwd=options["cwd"] or "")
     except LinuxError as error:
         raise click.ClickException(f"cannot run {describe(program, error)}") from None
+    if machine.kernel.strace is not None:
+        machine.kernel.strace.launched(task, os.fsencode(program), argv, len(envp))
     if options["run"]:
         return run(machine)
     return _serve(machine, address, options, task)
@@ -254,6 +256,8 @@ def run(machine: Machine) -> int:
         if type(event) is Idle:
             console.wait(event)
         elif type(event) is AllExited:
+            if machine.kernel.strace is not None:
+                machine.kernel.strace.finished(event.status)
             return exit_status(event.status)
 
 

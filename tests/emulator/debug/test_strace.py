@@ -8,7 +8,7 @@ from emulator.abi.errno import E
 from emulator.abi.signals import Signal as LinuxSignal
 from emulator.debug.errno_text import TEXT
 from emulator.debug.signal_numbers import from_gdb, to_gdb
-from emulator.debug.strace import flags_text, quoted
+from emulator.debug.strace_arguments import flags_text, quoted
 from gdbstub.signals import Signal
 
 
