@@ -149,6 +149,7 @@ class KernelAbi:
     statfs: StructLayout
     open_flags: Mapping[str, int]  # the O_* that differ between ISAs (abi.fcntl.translate_open_flags)
     epoll_event: str  # struct format of struct epoll_event: events, data
+    semid_ds: str = "qqQ16x"  # struct semid64_ds behind its ipc_perm: otime, ctime, nsems
 
 
 @dataclass(frozen=True, slots=True)

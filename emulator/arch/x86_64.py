@@ -138,7 +138,13 @@ X86_64 = Arch(
     cpu=CPU,
     layout=AddressLayout(task_size=0x7FFFFFFFF000),
     auxv=AuxvFacts(hwcap=0x078BFBFD, hwcap2=0x2, platform="x86_64", minsigstksz=0x5F0),
-    abi=KernelAbi(stat=STAT_X86_64, statfs=STATFS_GENERIC64, open_flags=OPEN_FLAGS_GENERIC, epoll_event="<IQ"),
+    abi=KernelAbi(
+        stat=STAT_X86_64,
+        statfs=STATFS_GENERIC64,
+        open_flags=OPEN_FLAGS_GENERIC,
+        epoll_event="<IQ",
+        semid_ds="q8xq8xQ16x",  # arch/x86/include/uapi/asm/sembuf.h
+    ),
     signal_frame=X86SignalFrame(),
     traps=X86_TRAPS,
     notes=NOTES,

@@ -13,6 +13,7 @@ from emulator.abi.signals import SIG_IGN, Sa, Siginfo, Signal
 from emulator.errors import LinuxError, MemoryFault
 from emulator.kernel import futex, ptrace, signals
 from emulator.kernel.events import GroupExited, ThreadExited, VforkDone
+from emulator.kernel.ipc import ipc_of
 from emulator.kernel.tasks import TaskState
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def _group_gone(kernel: Kernel, group: ThreadGroup, last: Task) -> None:
         timer.cancel()
     group.posix_timers.clear()
     held = _pgrps_it_held(group)
+    ipc_of(kernel).semaphores.undo(group)
     _reparent_children(kernel, group)
     _session_leader_exits(kernel, group)
     _stopped_orphans(kernel, held)

@@ -198,6 +198,8 @@ class VmaSet:
             return
         upper = replace(vma, start=address, page_offset=vma.page_offset + (address - vma.start) // PAGE_SIZE)
         vma.end = address
+        if vma.segment is not None:
+            vma.segment.attach()  # type: ignore[attr-defined]
         self.add(upper)
 
     def merge_around(self, start: int, end: int) -> None:
