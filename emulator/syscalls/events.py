@@ -28,8 +28,10 @@ from emulator.kernel.files.eventfd import EventfdDescription
 from emulator.kernel.files.inotify import InotifyDescription
 from emulator.kernel.files.network import network_of
 from emulator.kernel.files.pidfd import PidfdDescription
+from emulator.kernel.files.procpid import ProcessDirectory
 from emulator.kernel.files.signalfd import SignalfdDescription
 from emulator.kernel.files.timerfd import TimerfdDescription
+from emulator.kernel.files.virtual import VirtualDirectoryDescription
 from emulator.kernel.paths import HostPlace, OpenPlace
 from emulator.kernel.tasks import Task
 from emulator.kernel.thread_group import ThreadGroup
@@ -218,12 +220,20 @@ def _pidfd(t: Task, fd: int) -> PidfdDescription:
     return description
 
 
+def _signalled(t: Task, fd: int) -> ThreadGroup:
+    """The process a pidfd names, or an open /proc/PID (pidfd_send_signal(2), NOTES)."""
+    description = t.fds.get(fd)
+    if isinstance(description, VirtualDirectoryDescription) and isinstance(description.node, ProcessDirectory):
+        return description.node.task.group
+    return _pidfd(t, fd).group
+
+
 @syscall("pidfd_send_signal")
 def pidfd_send_signal(t: Task, fd: Fd, signo: Int, info: Ptr, flags: UInt) -> int:
     """pidfd_send_signal(2)."""
     if flags:
         raise LinuxError(E.EINVAL)
-    group = _pidfd(t, fd).group
+    group = _signalled(t, fd)
     if info:
         data = t.memory.read(info, 128)
         siginfo = Siginfo.unpack(data, t.arch.bits, t.arch.struct_order)
