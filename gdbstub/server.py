@@ -308,6 +308,7 @@ async def converse(connection: Connection, target: Target, log: PacketLog | None
     session = Session(target, log)
     waiter = Waiter(connection.fileno())
     turn = monotonic() + TURN_S
+    run_beside = target.run_beside if isinstance(target, Beside) else None
     try:
         while True:
             if session.runnable:
@@ -317,7 +318,7 @@ async def converse(connection: Connection, target: Target, log: PacketLog | None
                 await waiter.wait(session.waiting)
                 data = connection.receive(patiently=False)
                 out = session.run() if data is None else session.receive(data)
-            elif (beside := target.run_beside() if isinstance(target, Beside) else None) is not None:
+            elif (beside := run_beside() if run_beside is not None else None) is not None:
                 if isinstance(beside, Waiting):
                     await waiter.wait(beside)
                 data = connection.receive(patiently=False)
