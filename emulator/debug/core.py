@@ -68,6 +68,7 @@ class Core:
         self.tls_disabled = (
             False  # `monitor set libthread-db-search-path` to somewhere, as gdbserver without the library
         )
+        self._looked_up: dict[ThreadId, Task] = {}  # since something last ran
         self._descriptions: dict[str, Description] = {}
         self.last_stopped: ThreadId | None = None
 
@@ -75,6 +76,14 @@ class Core:
 
     def live(self, thread: ThreadId) -> Task:
         """The task a thread-id names; raises NoSuchThread or ThreadExited."""
+        task = self._looked_up.get(thread)
+        if task is not None and task.alive and task.uid == self.known.get(thread):
+            return task
+        task = self._look_up(thread)
+        self._looked_up[thread] = task
+        return task
+
+    def _look_up(self, thread: ThreadId) -> Task:
         uid = self.known.get(thread)
         found = self.kernel.tasks.look_up_tid(thread.tid) if uid is None else self.kernel.tasks.look_up(uid)
         match found:
@@ -144,6 +153,7 @@ class Core:
 
     def release_group(self, tgid: int) -> None:
         """Forget a process."""
+        self._looked_up.clear()
         self.debugged.pop(tgid, None)
         self.settings.caught.pop(tgid, None)
         for thread in [thread for thread in self.known if thread.pid == tgid]:

@@ -22,13 +22,17 @@ from gdbstub.thread_id import ThreadId
 class RegistersAbility(Core):
     """Target registers."""
 
+    _targets: dict[int, TargetDescription]  # by process, until it ends or runs another program
     captured: dict[TaskUid, RegisterFile]
 
     def description(self, process: int) -> TargetDescription:
         """Of the process' ISA; of the machine's while there is no process."""
         if process <= 0 and not self.debugged:
             return self.describe_arch(self.kernel.arch).target
-        return self.registers_description(self.leader(process)).target
+        found = self._targets.get(process)
+        if found is None:
+            found = self._targets[process] = self.registers_description(self.leader(process)).target
+        return found
 
     def capture(self, task: Task) -> RegisterFile:
         """The register file of a stopped task, read once."""

@@ -67,6 +67,8 @@ class SteppingAbility(CatchAbility):
 
     def resume(self, actions: Sequence[ResumeAction]) -> None:
         """Mark every thread for what it is to do."""
+        self.captured.clear()
+        self._looked_up.clear()
         single = actions[0] if len(actions) == 1 else None
         non_stop = self.settings.non_stop
         resumed = 0
@@ -86,7 +88,6 @@ class SteppingAbility(CatchAbility):
             # gdb stops one thread again and again: without this the others would starve behind it
             self.kernel.scheduler.go_last(self.last_task)
         self.last_task = None
-        self.captured.clear()
         self.running = True
 
     def _stop_running(self, task: Task, actions: Sequence[ResumeAction]) -> None:
@@ -134,6 +135,8 @@ class SteppingAbility(CatchAbility):
         started = clock.monotonic_ns()
         while True:
             event = self.machine.run(self.slice_insns)
+            if type(event) is events.StepDone:
+                return self._report(self._trap(event.task, None))
             if type(event) is events.SliceDone:
                 took = clock.monotonic_ns() - started
                 if took < SLICE_NS // 4:
@@ -264,6 +267,7 @@ class SteppingAbility(CatchAbility):
 
     def _execed(self, task: Task, path: str) -> StopEvent | None:
         process = task.group.tgid
+        self._targets.pop(process, None)
         self.drop_points(process, gone=True)
         for thread in [thread for thread in self.known if thread.pid == process]:
             self.stops.pop(self.known.pop(thread), None)
@@ -284,6 +288,7 @@ class SteppingAbility(CatchAbility):
     def _group_exited(self, group: ThreadGroup, status: int) -> StopEvent | None:
         if group.tgid not in self.debugged:
             return None
+        self._targets.pop(group.tgid, None)
         self.drop_points(group.tgid, gone=True)
         self.release_group(group.tgid)
         self.watch_calls()

@@ -48,6 +48,7 @@ class EmulatorTarget(
         self.points = {}
         self.claims = {}
         self.captured = {}
+        self._targets = {}
         self.files = {}
         self.pending = deque()
         self.last_task = None
