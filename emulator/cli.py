@@ -102,7 +102,19 @@ def command(words: tuple[str, ...], **options: Any) -> None:
 
 def main() -> None:
     """Entry point of the `emugdb` script."""
+    _keep_bytecode()
     command()
+
+
+def _keep_bytecode() -> None:
+    """Keep compiled modules in the user's cache where PYTHONDONTWRITEBYTECODE keeps them out of the source tree.
+
+    Without them every start compiles two megabytes of Python: a second instead of a quarter.
+    """
+    if sys.dont_write_bytecode and sys.pycache_prefix is None:
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        sys.pycache_prefix = os.path.join(cache, "emugdb", "bytecode")
+        sys.dont_write_bytecode = False
 
 
 def _main(words: list[str], options: dict[str, Any]) -> int:
