@@ -42,6 +42,7 @@ from emulator.kernel.events import (
     SyscallReturn,
     WatchStop,
 )
+from emulator.kernel.futex import Waiter
 from emulator.kernel.tasks import CallPhase, Control, Task, TaskState
 from emulator.kernel.waits import Block, Wait
 from emulator.syscalls.registry import Table, table_for
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("emulator.machine")
 
+_USER_MODE, _RUNNING = CallPhase.NONE, CallPhase.RUNNING
 HOST_POLL_INSNS = 20_000  # look at host fds at least this often while somebody computes
 
 
@@ -78,17 +80,18 @@ class Machine:
 
     def run(self, slice_insns: int) -> Event:
         """Run at most `slice_insns` instructions, or until something happens."""
-        kernel, cpu = self.kernel, self.cpu
+        kernel, core = self.kernel, self.cpu.core
         scheduler, clock, events = kernel.scheduler, kernel.clock, kernel.events
-        end = cpu.clock + slice_insns
+        end = core.clock + slice_insns
         while True:
             if events:
                 return events.popleft()
             if self._interrupt:
                 self._interrupt = False
                 return Interrupted()
-            clock.run_due()
-            now = cpu.clock
+            if clock.pending:
+                clock.run_due()
+            now = core.clock
             if scheduler.host_waits and now >= self._next_host_poll:
                 self._poll_host()
             task = scheduler.next()
@@ -106,7 +109,7 @@ class Machine:
             kernel.load(task)
             self._turn(task, min(end, task.quantum_end))
             if task.state is TaskState.RUNNABLE and not task.queued:
-                if cpu.clock < task.quantum_end:
+                if core.clock < task.quantum_end:
                     scheduler.put_back(task)
                 else:
                     scheduler.enqueue(task)
@@ -138,7 +141,7 @@ class Machine:
     def _turn(self, task: Task, limit: int) -> None:
         """Run the task, which is on the CPU, until its quantum ends or it may not go on."""
         kernel, call = self.kernel, task.call
-        if call.phase is not CallPhase.NONE and not self._go_on(task):
+        if call.phase is not _USER_MODE and not self._go_on(task):
             return
         run, set_result = self.cpu.run, self.cpu.set_syscall_result
         entry_of, events, mask = self.table.entries.get, kernel.events, self._mask
@@ -178,7 +181,7 @@ class Machine:
         """Take up the call the task was in; the plain case of a blocked one nobody watches is short."""
         call, kernel = task.call, self.kernel
         if (
-            call.phase is not CallPhase.RUNNING
+            call.phase is not _RUNNING
             or kernel.watch_calls
             or task.watch_calls
             or task.stepping is not None
@@ -186,12 +189,18 @@ class Machine:
             or task.group.exiting
         ):
             return self._advance(task)
-        try:
-            self.cpu.set_syscall_result((self.table.entries[call.number](task, call.args) or 0) & self._mask)
-        except Exception as error:
-            if not self._failed(task, error):
-                return False
-        call.phase = CallPhase.NONE
+        memo = call.memo
+        if type(memo) is Waiter and memo.woken and not task.attention:
+            self.cpu.set_syscall_result(memo.index)  # what the handler would say: a futex wait that was woken
+        else:
+            entry = self.table.entries.get(call.number)
+            try:
+                result = self._unknown(task) if entry is None else entry(task, call.args) or 0
+                self.cpu.set_syscall_result(result & self._mask)
+            except Exception as error:
+                if not self._failed(task, error):
+                    return False
+        call.phase = _USER_MODE
         call.memo = call.deadline_ns = None
         return not kernel.events
 

@@ -96,6 +96,7 @@ class Cpu:
             self._set_selectors()
         self.pristine = self.save()  # the registers of a CPU just switched on
         # The hot ones are the hook module's own methods.
+        self.core = self._core  # for loops that read `core.clock` at every turn
         self.run: Callable[..., Exit] = self._core.run
         self.step: Callable[..., Exit] = self._core.step
         self.step_range: Callable[..., Exit] = self._core.step_range

@@ -45,7 +45,8 @@ class Clock:
         self._source_realtime_ns = source.realtime_ns
         self.realtime_offset_ns = 0  # clock_settime moves the guest's time only
         self.boot_ns = source.monotonic_ns()
-        self._heap: list[tuple[int, int, Timer]] = []
+        self.pending: list[tuple[int, int, Timer]] = []  # a heap; empty is false
+        self._heap = self.pending
         self._order = count()
         self._compact_at = 1024  # timed waits that end early leave cancelled timers behind
 

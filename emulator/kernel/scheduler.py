@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from emulator.kernel.waits import Wait
 
 QUANTUM_INSNS = 200_000
+_BLOCKED, _RUNNABLE = TaskState.BLOCKED, TaskState.RUNNABLE  # an enum's attribute costs a metaclass look-up
 
 
 class Scheduler:
@@ -60,12 +61,12 @@ class Scheduler:
 
     def start(self, task: Task) -> None:
         """A new task may run."""
-        task.state = TaskState.RUNNABLE
+        task.state = _RUNNABLE
         self.enqueue(task)
 
     def block(self, task: Task, wait: Wait) -> None:
         """Tie a task to everything that can wake it."""
-        task.state = TaskState.BLOCKED
+        task.state = _BLOCKED
         task.wait = wait
         task.woken = False
         task.voluntary_switches += 1
@@ -96,28 +97,33 @@ class Scheduler:
 
     def wake(self, task: Task) -> None:
         """The thing waited for has changed: run the handler again."""
-        if task.state is TaskState.BLOCKED:
-            self.untie(task)
+        if task.state is _BLOCKED:
+            wait = task.wait
+            if wait is not None and (wait.queues or wait.host or task.timer is not None):
+                self.untie(task)
+            task.wait = None
             task.woken = True
-            task.state = TaskState.RUNNABLE
-            self.enqueue(task)
+            task.state = _RUNNABLE
+            if not task.queued:
+                task.queued = True
+                self.queue.append(task)
 
     def expire(self, task: Task) -> None:
         """The deadline has passed."""
-        if task.state is TaskState.BLOCKED:
+        if task.state is _BLOCKED:
             task.timer = None
             self.untie(task)
-            task.state = TaskState.RUNNABLE
+            task.state = _RUNNABLE
             self.enqueue(task)
 
     def notify(self, task: Task) -> None:
         """A signal or another order has come: look before going back to user mode, and end an interruptible wait."""
         task.attention = True
-        if task.state is TaskState.BLOCKED:
+        if task.state is _BLOCKED:
             wait = task.wait
             if wait is None or wait.interruptible or task.group.exiting or task.signals.pending.mask & 0x100:
                 self.untie(task)
-                task.state = TaskState.RUNNABLE
+                task.state = _RUNNABLE
                 self.enqueue(task)
 
     def yield_turn(self, task: Task) -> None:

@@ -99,5 +99,4 @@ class Block(Exception):  # noqa: N818 - control flow, not an error
     """Raised by a handler: block the calling task on `wait`, then call me again."""
 
     def __init__(self, wait: Wait) -> None:
-        super().__init__(wait.what)
-        self.wait = wait
+        self.wait = wait  # BaseException.__new__ keeps the arguments; this is a hot path
