@@ -146,7 +146,7 @@ class Core:
         self._range = (0, NEVER)
         self._error: BaseException | None = None
         self._scratch = arena.scratch_frame()
-        self._probing = self._watching = False
+        self._probing = self._watching = self._again = False
         self._probe_page = self._probe_address = NOWHERE
         self._opened: list[tuple[int, int]] = []
         self._crossing = 0
@@ -292,8 +292,13 @@ class Core:
         return self._scan_block(start, end - start).count if start < end else 0
 
     def _loops_on_itself(self, addr: int) -> bool:
-        code = self._code_bytes(addr, 2)
-        return code[:1] in (b"\xf2", b"\xf3") or code[0] & 0xFC == 0xE0 or code == b"\xeb\xfe"
+        code = self._code_bytes(addr, 6).ljust(6, b"\0")
+        if code[0] in (0xF2, 0xF3) or code[0] & 0xFC == 0xE0:
+            return True
+        if code[0] == 0xEB or code[0] & 0xF0 == 0x70:
+            return code[1] == 0xFE
+        near = code[0] == 0x0F and code[1] & 0xF0 == 0x80 and code[2:] == b"\xfa\xff\xff\xff"
+        return near or code[:5] == b"\xe9\xfb\xff\xff\xff"
 
     # ---- callbacks
 
@@ -319,9 +324,11 @@ class Core:
             del self._blocks[key]
 
     def _on_code(self, uc: int, addr: int, size: int, _data: int) -> None:
-        block = self._block(addr, size or 1)
-        if block.resumable and addr == self._last_pc and not self._loops_on_itself(addr):
-            return
+        block = self._block(addr, size if 0 < size <= 15 else 1)  # an undefined instruction has no length
+        if block.resumable:  # a store into its own block: the same instruction again, once
+            self._again = not self._again and addr == self._last_pc and not self._loops_on_itself(addr)
+            if self._again:
+                return
         start, end = self._range
         if not self._steps_left or self._attention:
             self._why = Why.DONE

@@ -178,8 +178,10 @@ static void mask_cpuid(Core *c, uint32_t leaf, uint32_t subleaf)
     }
 }
 
+static enum Answer answer(Core *c, uint64_t until);
+
 /* The stepper stands before an instruction that must not simply run. */
-static enum Answer special(Core *c)
+static enum Answer special(Core *c, uint64_t until)
 {
     Engine *e = c->live;
     uint64_t pc = core_reg(c, e, c->reg_pc), flags;
@@ -212,19 +214,18 @@ static enum Answer special(Core *c)
         subleaf = (uint32_t)core_reg(c, e, c->reg_cx);
         if (step_over(c) == W_DONE)
             mask_cpuid(c, leaf, subleaf);
-        return A_NONE;
+        break;
     case I_POPF: /* at privilege level 3 IF and IOPL do not change */
         if (step_over(c) == W_DONE) {
             flags = core_reg(c, e, c->reg_flags);
             core_set(c, e, c->reg_flags, (flags & ~(uint64_t)0x1a7000) | 0x202);
-            return A_NONE;
         }
         break;
     default:
         step_over(c);
         break;
     }
-    return A_NONE;
+    return c->why == W_SPECIAL ? A_NONE : answer(c, until);
 }
 
 /* The TLB hook is told the page only.  Execute the instruction once more with a scratch frame in place of that page:
@@ -363,7 +364,7 @@ static enum Answer answer(Core *c, uint64_t until)
     case W_POINT:
         return A_POINT;
     case W_SPECIAL:
-        return special(c);
+        return special(c, until);
     case W_RANGE:
         return A_RANGE;
     default:

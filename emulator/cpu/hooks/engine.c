@@ -101,11 +101,16 @@ uint64_t core_edge(Core *c, uint64_t pc, uint64_t page)
 
 /* ---- callbacks ---------------------------------------------------------------------------------------------------- */
 
-static bool loops_on_itself(Core *c, uint64_t addr) /* rep, loop, jrcxz, jmp . */
+static bool loops_on_itself(Core *c, uint64_t addr) /* rep, loop, jrcxz; a jump to its own first byte */
 {
-    uint8_t code[2] = {0};
-    code_bytes(c, addr, code, 2);
-    return code[0] == 0xf2 || code[0] == 0xf3 || (code[0] & 0xfc) == 0xe0 || (code[0] == 0xeb && code[1] == 0xfe);
+    uint8_t code[6] = {0};
+    code_bytes(c, addr, code, 6);
+    if (code[0] == 0xf2 || code[0] == 0xf3 || (code[0] & 0xfc) == 0xe0)
+        return true;
+    if (code[0] == 0xeb || (code[0] & 0xf0) == 0x70)
+        return code[1] == 0xfe;
+    return !memcmp(code, "\xe9\xfb\xff\xff\xff", 5) ||
+           (code[0] == 0x0f && (code[1] & 0xf0) == 0x80 && !memcmp(code + 2, "\xfa\xff\xff\xff", 4));
 }
 
 /* A store into the block that makes it leaves that block and runs again as a block of one instruction (the engine's
@@ -182,9 +187,12 @@ static void on_edge(void *uc, const uint64_t *now, const uint64_t *before, Core 
 
 static void on_code(void *uc, uint64_t addr, uint32_t size, Core *c)
 {
-    Slot *s = core_slot(c, addr, size ? size : 1);
-    if (UNLIKELY(s->flags & B_RESUMED && addr == c->last_pc && !loops_on_itself(c, addr)))
-        return; /* a store into its own block: the same instruction again */
+    Slot *s = core_slot(c, addr, size && size <= 15 ? size : 1); /* an undefined instruction has no length */
+    if (UNLIKELY(s->flags & B_RESUMED)) { /* a store into its own block: the same instruction again, once */
+        c->again = !c->again && addr == c->last_pc && !loops_on_itself(c, addr);
+        if (c->again)
+            return;
+    }
     if (UNLIKELY(!c->steps_left || c->attention)) {
         c->why = W_DONE;
         c->u.emu_stop(c->stepper.uc);

@@ -82,7 +82,7 @@ typedef struct Core {
     /* hot: the stepper's code hook */
     uint64_t steps_left, last_pc, range_start, range_end, skip_pc, allow_pc;
     volatile int stop, attention; /* come back at the next block or instruction */
-    bool crowded, probing, watching;
+    bool crowded, probing, watching, again;
     enum Why why;
     Engine runner, stepper, *live;
     Arena *arena;

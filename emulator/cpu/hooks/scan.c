@@ -151,10 +151,14 @@ static int scan_x86(const uint8_t *p, size_t room, enum Insn *kind)
     uint8_t op, how;
     const uint8_t *modrm = NULL;
     *kind = I_PLAIN;
-    for (;; i++) {
+    for (;; i++) { /* REX counts only right in front of the opcode */
         if (i >= room || i >= 15)
             return 0;
         op = p[i];
+        if ((op & 0xf0) == 0x40) {
+            rex_w = op & 8;
+            continue;
+        }
         if (op == 0x66)
             data16 = true;
         else if (op == 0x67)
@@ -162,12 +166,7 @@ static int scan_x86(const uint8_t *p, size_t room, enum Insn *kind)
         else if (op != 0xf0 && op != 0xf2 && op != 0xf3 && op != 0x26 && op != 0x2e && op != 0x36 && op != 0x3e &&
                  op != 0x64 && op != 0x65)
             break;
-    }
-    if ((op & 0xf0) == 0x40) {
-        rex_w = op & 8;
-        if (++i >= room)
-            return 0;
-        op = p[i];
+        rex_w = false;
     }
     i++;
     if (op == 0xc4 && i + 3 < room && is_bmi(p + i)) {
