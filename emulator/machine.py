@@ -112,6 +112,8 @@ class Machine:
                 if core.clock < task.quantum_end:
                     scheduler.put_back(task)
                 else:
+                    if task.rseq and scheduler.contended:
+                        task.preempted = task.attention = True
                     scheduler.enqueue(task)
 
     def _nobody_runs(self) -> Event:

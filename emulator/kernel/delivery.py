@@ -46,6 +46,9 @@ def return_to_user(kernel: Kernel, task: Task) -> bool:
             return False
         if group.stopped and task.trace is None:
             return False
+        if task.preempted:
+            task.preempted = False
+            _abort_sequence(kernel, task)
         if task.trace is not None and ptrace.before_user(kernel, task):
             return False
         info = _next(kernel, task)
@@ -123,6 +126,8 @@ def _act(kernel: Kernel, task: Task, info: Siginfo) -> bool:
 def _enter_handler(kernel: Kernel, task: Task, info: Siginfo, action: SignalAction) -> None:
     group, state, signo = task.group, task.signals, info.signo
     _restart(task, kernel, action)
+    if task.rseq:
+        _abort_sequence(kernel, task)
     arch, cpu = task.arch, kernel.cpu
     saved = state.saved_mask if state.saved_mask is not None else state.mask
     try:
@@ -152,6 +157,24 @@ def _enter_handler(kernel: Kernel, task: Task, info: Siginfo, action: SignalActi
         mask |= 1 << (signo - 1)
     state.set_mask(mask)
     kernel.singlestep_into_handler(task)
+
+
+def _abort_sequence(kernel: Kernel, task: Task) -> None:
+    """A restartable sequence was interrupted: go to its abort handler (rseq(2), kernel/rseq.c)."""
+    memory, cpu, pc_name = task.memory, kernel.cpu, task.arch.pc
+    try:
+        descriptor = memory.read_u64(task.rseq + 8)
+        if not descriptor:
+            return
+        version, _, start, length, abort = memory.read_struct(descriptor, "IIQQQ")
+        memory.write_u64(task.rseq + 8, 0)
+        if not 0 <= cpu.read(pc_name) - start < length:
+            return
+        if version or memory.read_u32(abort - 4) != task.rseq_signature:
+            raise LinuxError(E.EINVAL)
+        cpu.write(pc_name, abort)
+    except LinuxError:
+        signals.force(task, signals.kernel_info(Signal.SIGSEGV))
 
 
 def _restart(task: Task, kernel: Kernel, action: SignalAction | None = None) -> None:

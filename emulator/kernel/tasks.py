@@ -138,6 +138,7 @@ class Task:
         "nice",
         "pdeathsig",
         "personality",
+        "preempted",
         "quantum_end",
         "queued",
         "robust_list",
@@ -215,6 +216,7 @@ class Task:
         self.rseq = 0
         self.rseq_length = 0
         self.rseq_signature = 0
+        self.preempted = False  # its quantum ended: a restartable sequence it is in has to start again
         self.quantum_end = 0
         self.pdeathsig = 0
         self.personality = 0

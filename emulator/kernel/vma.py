@@ -134,6 +134,7 @@ class VmaSet:
 
     _starts: list[int] = field(default_factory=list)
     _vmas: list[Vma] = field(default_factory=list)
+    _full: tuple[int, int, int] = (0, 0, 0)  # (length, high, low): no gap of `length` in [low, high)
 
     def __len__(self) -> int:
         return len(self._vmas)
@@ -181,6 +182,8 @@ class VmaSet:
         i = bisect_left(self._starts, vma.start)
         del self._starts[i]
         del self._vmas[i]
+        if vma.end > self._full[2]:
+            self._full = (0, 0, 0)
         if vma.file is not None:
             vma.file.release()
 
@@ -220,10 +223,13 @@ class VmaSet:
 
     def highest_gap(self, length: int, low: int, high: int) -> int | None:
         """The highest start of `length` free bytes within [low, high) (vm_unmapped_area, top-down)."""
-        top = high
-        for i in range(bisect_left(self._starts, high) - 1, -1, -1):
+        known, limit, top = self._full
+        if limit != high or known > length:
+            known, top = length, high
+        for i in range(bisect_left(self._starts, top) - 1, -1, -1):
             vma = self._vmas[i]
             if top - vma.end >= length:
+                self._full = (length, high, top)
                 return top - length if top - length >= low else None
             start = vma.start_gap if int(vma.flags) & _GROWSDOWN else vma.start
             top = min(start, top)
@@ -255,6 +261,7 @@ class VmaSet:
                 vma.file.release()
         self._vmas.clear()
         self._starts.clear()
+        self._full = (0, 0, 0)
 
     def _index_after(self, address: int) -> int:
         i = bisect_right(self._starts, address) - 1
