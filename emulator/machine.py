@@ -136,7 +136,7 @@ class Machine:
         ready = scheduler.host_waits.ready()
         for task in ready:
             scheduler.wake(task)
-        return bool(ready)
+        return bool(ready) or scheduler.host_waits.notified
 
     # -- one task's turn -------------------------------------------------------------------------------------------
 

@@ -177,7 +177,7 @@ def siginfo_layout(signo: int, code: int) -> SiginfoLayout:
                 return SiginfoLayout.FAULT_MCEERR
             case _ if signo in _FAULT_SIGNALS:
                 return SiginfoLayout.FAULT
-        return SiginfoLayout.KILL
+        return SiginfoLayout.POLL if code <= 6 else SiginfoLayout.KILL  # NSIGPOLL: F_SETSIG's signals
     if code == SI_TIMER:
         return SiginfoLayout.TIMER
     if code == SI_SIGIO:

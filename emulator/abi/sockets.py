@@ -75,6 +75,7 @@ class SocketOption(IntEnum):
 
     SO_TYPE = 3
     SO_ERROR = 4
+    SO_LINGER = 13
     SO_PASSCRED = 16
     SO_PEERCRED = 17
     SO_RCVTIMEO = 20

@@ -7,6 +7,7 @@ Source: epoll_ctl(2).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
@@ -24,15 +25,17 @@ _AT_ONCE = 64
 class HostWaits:
     """The tasks that wait for the host."""
 
-    __slots__ = ("_by_fd", "_ready_now", "_set")
+    __slots__ = ("_by_fd", "_ready_now", "_set", "_watchers", "notified")
 
     def __init__(self) -> None:
         self._by_fd: dict[int, dict[int, tuple[Task, int]]] = {}  # fd -> task serial -> (task, events)
         self._ready_now: set[int] = set()  # descriptors that epoll refuses: regular files never make anybody wait
         self._set: HostEpoll | None = None
+        self._watchers: dict[int, Callable[[int], None]] = {}
+        self.notified = False  # the last `ready` called a watcher, who may have woken anybody
 
     def __bool__(self) -> bool:
-        return bool(self._by_fd)
+        return bool(self._by_fd or self._watchers)
 
     def add(self, task: Task, polls: tuple[HostPoll, ...]) -> None:
         """The task blocks on these."""
@@ -56,14 +59,28 @@ class HostWaits:
                 del self._by_fd[poll.fd]
                 self._ready_now.discard(poll.fd)
 
+    def watch(self, fd: int, events: int, notify: Callable[[int], None]) -> None:
+        """Call `notify` with the events of a descriptor nobody else waits for (a duplicate), until `unwatch`."""
+        if self._set is None:
+            self._set = HostEpoll()
+        self._set.add(fd, events)
+        self._watchers[fd] = notify
+
+    def unwatch(self, fd: int) -> None:
+        """Stop it."""
+        del self._watchers[fd]
+        if self._set is not None:
+            self._set.remove(fd)
+
     @property
     def interest(self) -> tuple[tuple[int, int], ...]:
         """What to poll(2) while nobody runs: (fd, events)."""
-        return ((self._set.fd, Poll.IN),) if self._by_fd and self._set is not None else ()
+        return ((self._set.fd, Poll.IN),) if self and self._set is not None else ()
 
     def ready(self) -> list[Task]:
         """The tasks whose descriptors have something to tell, in the order they began to wait for it."""
         found: list[Task] = []
+        self.notified = False
         if self._ready_now:
             for fd in list(self._ready_now):
                 found += [task for task, _ in self._by_fd.get(fd, {}).values()]
@@ -72,6 +89,10 @@ class HostWaits:
         for fd, events in self._set.wait(_AT_ONCE):
             waiters = self._by_fd.get(fd)
             if waiters is None:
+                notify = self._watchers.get(fd)
+                if notify is not None:
+                    notify(events)
+                    self.notified = True
                 continue
             left = 0
             for task, wanted in waiters.values():

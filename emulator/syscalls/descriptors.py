@@ -9,7 +9,9 @@ import stat
 
 from emulator.abi.errno import E
 from emulator.abi.fcntl import F, O
+from emulator.abi.sockets import FIOSETOWN, SIOCSPGRP
 from emulator.errors import LinuxError
+from emulator.kernel.files.async_io import update_async
 from emulator.kernel.files.description import Description
 from emulator.kernel.files.pipe import PipeEnd, make_pipe
 from emulator.kernel.files.regular import HostFile, RegularFile
@@ -129,10 +131,12 @@ def fcntl(t: Task, fd: Fd, cmd: UInt, arg: Size) -> int:
         case F.SETFL:
             wanted = from_guest(t.arch, arg & 0xFFFFFFFF)
             description.set_flags(description.flags & ~_SETTABLE | wanted & _SETTABLE)
+            update_async(t, description, fd)
         case _ if cmd in _LOCKS:
             return fcntl_lock(t, description, cmd, arg)
         case F.SETOWN:
             description.async_owner = value
+            update_async(t, description, fd)
         case F.GETOWN:
             return description.async_owner
         case F.SETOWN_EX:
@@ -140,6 +144,7 @@ def fcntl(t: Task, fd: Fd, cmd: UInt, arg: Size) -> int:
             if kind not in (0, 1, 2):
                 raise LinuxError(E.EINVAL)
             description.async_owner = -pid if kind == 2 else pid
+            update_async(t, description, fd)
         case F.GETOWN_EX:
             owner = description.async_owner
             t.memory.write_struct(arg, "ii", 2 if owner < 0 else 1, abs(owner))
@@ -193,10 +198,14 @@ def ioctl(t: Task, fd: Fd, request: UInt, arg: Size) -> int:
         case _ if request == FIOASYNC:
             on = t.memory.read_s32(arg) != 0
             description.set_flags(description.flags & ~O.ASYNC | (O.ASYNC if on else 0))
+            update_async(t, description, fd)
         case _ if isinstance(description, HostFile) and not description.pollable:
             return _file_ioctl(t, description, request, arg)
         case _:
-            return description.ioctl(t, request, arg)
+            result = description.ioctl(t, request, arg)
+            if request in (FIOSETOWN, SIOCSPGRP):
+                update_async(t, description, fd)
+            return result
     return 0
 
 

@@ -6,6 +6,7 @@ guest paths, the `--net` policy.  Source: socket(7), unix(7), tcp(7), connect(2)
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -75,6 +76,7 @@ class SocketDescription(Description):
         "family",
         "fd",
         "host_path",
+        "lingers",
         "network",
         "pass_credentials",
         "peer",
@@ -109,6 +111,7 @@ class SocketDescription(Description):
         self.pending: deque[tuple[weakref.ref[SocketDescription], int]] = deque()  # connected, not yet accepted
         self.sender_pids: deque[int] = deque()  # of queued AF_UNIX datagrams
         self.pass_credentials = False
+        self.lingers = False  # SO_LINGER with a time
         self.unix_key: object = None
         self.host_path: bytes | None = None
         self.directory: object = None
@@ -117,6 +120,9 @@ class SocketDescription(Description):
 
     def close(self) -> None:
         """The last reference is gone."""
+        if self.lingers:  # the host would sleep in close(2) with everybody in it; the data goes out behind our back
+            with contextlib.suppress(LinuxError):
+                self.network.host.set_option(self.fd, SOL_SOCKET, SocketOption.SO_LINGER, bytes(8))
         self.network.host.close(self.fd)
         if self.host_path is not None:
             self.network.forget(self.host_path)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from emulator.abi.errno import E
 from emulator.abi.fcntl import O
 from emulator.abi.sockets import (
-    FIOASYNC,
     FIOGETOWN,
     FIONBIO,
     FIONREAD,
@@ -50,8 +49,6 @@ def socket_ioctl(socket: SocketDescription, t: Task, request: int, argument: int
     if request == FIONBIO:
         on = memory.read_s32(argument)
         socket.set_flags(socket.flags | O.NONBLOCK if on else socket.flags & ~O.NONBLOCK)
-    elif request == FIOASYNC:
-        memory.read_s32(argument)
     elif request in (FIOSETOWN, SIOCSPGRP):
         socket.async_owner = memory.read_s32(argument)
     elif request in (FIOGETOWN, SIOCGPGRP):

@@ -79,6 +79,8 @@ def _note(socket: SocketDescription, name: int, data: bytes) -> None:
     if name == SocketOption.SO_PASSCRED:
         socket.pass_credentials = any(data[:4])
         socket.learn_name()
+    elif name == SocketOption.SO_LINGER:
+        socket.lingers = any(data[:4]) and any(data[4:8])
     elif name in _TIMEOUTS:
         seconds, microseconds = struct.unpack_from("=qq", data)
         timeout: int | None = (seconds * 1_000_000 + microseconds) * 1000
