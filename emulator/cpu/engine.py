@@ -136,6 +136,7 @@ class Cpu:
             "nr": number(convention.number),
             "result": number(convention.result),
             "flags": number("eflags") if x86 else 0,
+            "mxcsr": number("mxcsr") if x86 else 0,
             "r11": number("r11") if x86 else 0,
             "syscall_interrupt": -1 if x86 else 2,  # EXCP_SWI of the engine's target/arm/cpu.h
             "insn_syscall": x86_const.UC_X86_INS_SYSCALL if x86 else 0,
@@ -203,6 +204,8 @@ class Cpu:
     def read(self, name: str) -> int:
         """Return a register of the loaded context.  Raises KeyError."""
         slot = self._slot(name)
+        if name == "mxcsr":
+            self._core.sync_mxcsr()
         if slot.number < 0:
             return int.from_bytes(self._core.read_regs(struct.pack("=2i", slot.number, 8)), "little")
         return self._core.read_reg(slot.number, slot.size)
@@ -211,6 +214,8 @@ class Cpu:
         """Change a register of the loaded context; superfluous bits are dropped.  Raises KeyError."""
         slot = self._slot(name)
         value &= self._layout.masks[name]
+        if name == "mxcsr":
+            self._core.sync_mxcsr()
         if slot.number < 0:
             self._core.write_regs(struct.pack("=2i", slot.number, 8), value.to_bytes(8, "little"))
         else:
@@ -225,19 +230,25 @@ class Cpu:
     def read_many(self, names: tuple[str, ...]) -> list[int]:
         """Return several registers of the loaded context in one go: the whole x87 stack with fstat, or none of it."""
         codec = self._codec(names)
+        if "mxcsr" in names:
+            self._core.sync_mxcsr()
         return codec.decode(self._core.read_regs(codec.plan))
 
     def write_many(self, values: Mapping[str, int]) -> None:
         """Change several registers of the loaded context in one go."""
         codec = self._codec(tuple(values))
+        if "mxcsr" in values:
+            self._core.sync_mxcsr()
         self._core.write_regs(codec.plan, codec.encode(values.values()))
 
     def read_file(self) -> RegisterFile:
         """Capture every register."""
+        self._core.sync_mxcsr()
         return RegisterFile(self._layout, self._core.read_regs(self._layout.plan))
 
     def write_file(self, file: RegisterFile) -> None:
         """Write every register."""
+        self._core.sync_mxcsr()
         self._core.write_regs(self._layout.plan, file.data)
 
     # ---- contexts

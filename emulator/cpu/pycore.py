@@ -159,6 +159,7 @@ class Core:
         self._masks = list(struct.iter_unpack("=4I", spec["cpuid"]))
         self._contexts = [self._new_context(), self._new_context()]
         self._fresh = self._save(self._runner)
+        self._mxcsr_offset = self._find_mxcsr(spec["mxcsr"]) if spec["mxcsr"] else 0
         for engine in (self._runner, self._stepper):
             self._ctl(engine, USE_EXITS, ctypes.c_int(1))
             self._ctl(engine, TLB_MODE, ctypes.c_int(1))
@@ -167,6 +168,28 @@ class Core:
                 raise RuntimeError("the engine refuses the arena")
         self._callbacks: list[Any] = []
         self._hook_all()
+
+    def _find_mxcsr(self, register: int) -> int:
+        """Return MXCSR's offset in a context: where two values written to it differ."""
+        images = []
+        for value in (0x5F80, 0x1F80):
+            self._set(self._runner, register, value)
+            images.append(self._save(self._runner))
+        words = range(8, len(images[0]) - 3, 4)
+        wanted = (struct.pack("=I", 0x5F80), struct.pack("=I", 0x1F80))
+        return next((n for n in words if (images[0][n : n + 4], images[1][n : n + 4]) == wanted), 0)
+
+    def sync_mxcsr(self) -> None:
+        """Bring the SSE exception flags into MXCSR (sync_mxcsr of core.c)."""
+        at = self._mxcsr_offset
+        if not at:
+            return
+        context = bytearray(self._save(self._live))
+        flags = context[at - 6]
+        if flags:
+            context[at] |= flags & 0x3D | (2 if flags & 0x40 else 0) | (0x10 if flags & 0x80 else 0)
+            context[at - 6] = 0
+            self._load(self._live, bytes(context))
 
     # ---- the library
 
@@ -586,6 +609,9 @@ class Core:
                 leaf, subleaf = (self._get(engine, spec[name]) & 0xFFFFFFFF for name in ("ax", "cx"))
                 if self._step_over():
                     self._mask_cpuid(leaf, subleaf)
+            case Insn.MXCSR:
+                self.sync_mxcsr()
+                self._step_over()
             case Insn.POPF:
                 if self._step_over():
                     flags = self._get(self._live, spec["flags"])
@@ -611,10 +637,18 @@ class Core:
         kept = self._save(self._live)
         self._enter(self._stepper)
         self._flush(self._stepper)
+        table = self._space
+        pages = (fault.address - (1 << SHIFT), fault.address + (1 << SHIFT))
+        beside = [page for page in pages if 0 <= page < 1 << 48 and table.resident(page, 1 << SHIFT)[0] & 1]
+        bytes_beside = [table.read(page, 1 << SHIFT, force=True) for page in beside]
         self._probing = True
         self._probe_page = self._probe_address = NOWHERE
         self._step_over()
         self._probing = False
+        if fault.access == WRITE:  # a straddling store leaves no byte in the neighbours
+            for at, old in zip(beside, bytes_beside, strict=True):
+                if table.read(at, 1 << SHIFT, force=True) != old:
+                    table.write(at, old, force=True)
         self._load(self._stepper, kept)
         self._flush(self._stepper)
         if self._probe_page == fault.address and self._probe_address != NOWHERE:

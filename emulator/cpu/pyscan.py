@@ -29,6 +29,7 @@ class Insn(IntEnum):
     CPUID = 7
     SEGMENT = 8
     COUNTER = 9
+    MXCSR = 10
 
 
 _PRIVILEGED = frozenset(
@@ -46,6 +47,8 @@ _KINDS = {
     "popf": Insn.POPF,
     "popfq": Insn.POPF,
     "cpuid": Insn.CPUID,
+    "ldmxcsr": Insn.MXCSR,
+    "stmxcsr": Insn.MXCSR,
 }
 _BMI = frozenset(
     ("andn", "bextr", "blsi", "blsmsk", "blsr", "bzhi", "mulx", "pdep", "pext", "rorx", "sarx", "shlx", "shrx")

@@ -152,6 +152,41 @@ static void forget_exception(Core *c)
     }
 }
 
+/* SSE exceptions are kept apart from MXCSR by the engine (env->sse_status), and its stmxcsr does not look there: merge
+ * them before anybody reads or replaces MXCSR.  struct float_status is 8 bytes in front of mxcsr, its flags the third;
+ * their bits are MXCSR's but for the denormals'. */
+enum { FLAGS_BEFORE_MXCSR = 6 };
+
+static void sync_mxcsr(Core *c)
+{
+    if (!c->mxcsr_offset)
+        return;
+    c->u.context_save(c->live->uc, c->context);
+    uint8_t *mxcsr = (uint8_t *)c->context + CONTEXT_HEADER + c->mxcsr_offset, *flags = mxcsr - FLAGS_BEFORE_MXCSR;
+    if (!*flags)
+        return;
+    *mxcsr |= (*flags & 0x3d) | (*flags & 0x40 ? 0x02 : 0) | (*flags & 0x80 ? 0x10 : 0);
+    *flags = 0;
+    c->u.context_restore(c->live->uc, c->context);
+}
+
+/* MXCSR is where two values written to it differ. */
+static void find_mxcsr(Core *c, int reg)
+{
+    uint32_t one = 0x1f80, other = 0x5f80, value;
+    size_t n = c->context_size - CONTEXT_HEADER;
+    char *now = (char *)c->context + CONTEXT_HEADER;
+    c->u.reg_write(c->runner.uc, reg, &other);
+    c->u.context_save(c->runner.uc, c->kept);
+    c->u.reg_write(c->runner.uc, reg, &one);
+    c->u.context_save(c->runner.uc, c->context);
+    for (size_t at = 8; at + 4 <= n; at += 4) {
+        memcpy(&value, (char *)c->kept + CONTEXT_HEADER + at, 4);
+        if (value == other && !memcmp(now + at, &one, 4))
+            c->mxcsr_offset = at;
+    }
+}
+
 /* ---- answers ------------------------------------------------------------------------------------------------------------ */
 
 enum Answer { A_NONE, A_BUDGET, A_RANGE, A_STOP, A_SYSCALL, A_FAULT, A_BUS, A_INTERRUPT, A_UNDEFINED, A_PRIVILEGED, A_POINT,
@@ -215,6 +250,10 @@ static enum Answer special(Core *c, uint64_t until)
         if (step_over(c) == W_DONE)
             mask_cpuid(c, leaf, subleaf);
         break;
+    case I_MXCSR:
+        sync_mxcsr(c);
+        step_over(c);
+        break;
     case I_POPF: /* at privilege level 3 IF and IOPL do not change */
         if (step_over(c) == W_DONE) {
             flags = core_reg(c, e, c->reg_flags);
@@ -226,6 +265,15 @@ static enum Answer special(Core *c, uint64_t until)
         break;
     }
     return c->why == W_SPECIAL ? A_NONE : answer(c, until);
+}
+
+enum { WIDEST = 64 };
+
+/* The memory behind a guest address of a present page, or NULL. */
+static uint8_t *host_of(Core *c, uint64_t address)
+{
+    uint64_t pte = table_entry(c->table, address);
+    return pte & PTE_PRESENT ? (uint8_t *)c->arena->base + (PTE_FRAME(pte) << PAGE_SHIFT) + (address & PAGE_MASK) : NULL;
 }
 
 /* The TLB hook is told the page only.  Execute the instruction once more with a scratch frame in place of that page:
@@ -243,10 +291,21 @@ static void locate_fault(Core *c)
     c->u.context_save(c->live->uc, c->kept);
     enter(c, &c->stepper);
     flush_tlb(c, &c->stepper);
+    /* A store that straddles into the refused page must leave no byte in its neighbours. */
+    uint64_t beside[2] = {page - WIDEST, page + PAGE};
+    uint8_t kept[2][WIDEST], *host;
+    for (int i = 0; i < 2; i++)
+        if ((host = host_of(c, beside[i])))
+            memcpy(kept[i], host, WIDEST);
+        else
+            beside[i] = NOWHERE;
     c->probing = true;
     c->probe_page = c->probe_address = NOWHERE;
     step_over(c);
     c->probing = false;
+    for (int i = 0; i < 2 && access == P_WRITE; i++)
+        if (beside[i] != NOWHERE && (host = host_of(c, beside[i])) && memcmp(host, kept[i], WIDEST))
+            memcpy(host, kept[i], WIDEST);
     c->u.context_restore(c->stepper.uc, c->kept);
     flush_tlb(c, &c->stepper);
     c->fault_address = c->probe_page == page && c->probe_address != NOWHERE ? c->probe_address : page;
@@ -700,6 +759,12 @@ static PyObject *core_load(Core *c, PyObject *blob)
     Py_RETURN_NONE;
 }
 
+static PyObject *core_sync_mxcsr(Core *c, PyObject *unused)
+{
+    sync_mxcsr(c);
+    Py_RETURN_NONE;
+}
+
 static PyObject *core_stats(Core *c, PyObject *unused)
 {
     return Py_BuildValue("{sKsKsKsKsK}", "tlb_fills", (unsigned long long)c->n_fills, "tlb_flushes",
@@ -812,6 +877,11 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         goto fail;
     c->u.context_save(c->runner.uc, c->context);
     memcpy(c->fresh, (char *)c->context + CONTEXT_HEADER, c->context_size - CONTEXT_HEADER);
+    unsigned long long mxcsr;
+    if (!get_number(spec, "mxcsr", &mxcsr))
+        goto fail;
+    if (mxcsr)
+        find_mxcsr(c, (int)mxcsr);
     Engine *both[] = {&c->runner, &c->stepper};
     for (int i = 0; i < 2; i++) {
         c->u.ctl(both[i]->uc, UC_CTL_WRITE(UC_CTL_USE_EXITS, 1), 1);
@@ -873,6 +943,7 @@ static PyMethodDef core_methods[] = {
     {"save", (PyCFunction)core_save, METH_NOARGS, "The guest's registers."},
     {"load", (PyCFunction)core_load, METH_O, "Put saved registers back."},
     {"write_regs", (PyCFunction)core_write_regs, METH_VARARGS, "Many at once."},
+    {"sync_mxcsr", (PyCFunction)core_sync_mxcsr, METH_NOARGS, "Bring the SSE exception flags into MXCSR."},
     {"stats", (PyCFunction)core_stats, METH_NOARGS, "Counters."},
     {NULL}};
 

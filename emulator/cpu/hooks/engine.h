@@ -120,6 +120,7 @@ typedef struct Core {
     int saved_shadow; /* which shadow is orig_rax: the number of the call at a syscall exit, else -1 */
     char *fresh; /* the registers of a new CPU */
     size_t exception_offset;
+    size_t mxcsr_offset; /* in a context; 0: the ISA has none */
     bool running, started;
     uint64_t fences;
     /* the answers' types */

@@ -144,6 +144,7 @@ enum Insn { /* what has to be known of an instruction before it runs */
     I_CPUID,
     I_SEGMENT,   /* loads a segment register */
     I_COUNTER,   /* aarch64: reads the counter-timer */
+    I_MXCSR,     /* stores or loads MXCSR */
 };
 
 /* Length and kind of the instruction at `p`; at most `room` bytes are looked at; 0 if it cannot be decoded. */

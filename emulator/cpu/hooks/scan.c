@@ -90,6 +90,8 @@ static enum Insn two_byte_kind(uint8_t op, const uint8_t *modrm)
         return I_CPUID;
     case 0xa1: case 0xa9: case 0xb2: case 0xb4: case 0xb5: /* pop fs, pop gs, lss, lfs, lgs */
         return I_SEGMENT;
+    case 0xae: /* ldmxcsr, stmxcsr */
+        return memory && (reg == 2 || reg == 3) ? I_MXCSR : I_PLAIN;
     case 0xc7:
         return !memory && reg >= 6 ? I_RDRAND : I_PLAIN;
     default:

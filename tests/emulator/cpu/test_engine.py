@@ -359,3 +359,43 @@ def test_aarch64_privileged(tmp_path: Path, text: str) -> None:
     got = m.cpu.run(FOREVER)
     assert isinstance(got, Privileged)
     assert (got.address, m.cpu.clock) == (at["here"], 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ("mov eax, 3; cvtsi2sd xmm1, eax; mov eax, 1; cvtsi2sd xmm0, eax; divsd xmm0, xmm1", 0x20),  # inexact
+        ("xorps xmm1, xmm1; mov eax, 1; cvtsi2sd xmm0, eax; divsd xmm0, xmm1", 0x04),  # division by zero
+        ("xorps xmm0, xmm0; divsd xmm0, xmm0", 0x01),  # invalid
+        ("nop", 0),
+    ],
+)
+def test_sse_exceptions_are_in_mxcsr(tmp_path: Path, text: str, flags: int) -> None:
+    """The engine keeps them apart; the guest's stmxcsr and the debugger's view have them, ldmxcsr clears them."""
+    clear = f"mov dword ptr [{DATA + 8}], 0x1f80; ldmxcsr [{DATA + 8}]; stmxcsr [{DATA + 4}]"
+    code, _ = assemble(tmp_path, f"{text}; stmxcsr [{DATA}]; syscall; {clear}; syscall")
+    m = Bare(code)
+    assert isinstance(m.cpu.run(FOREVER), Syscall)
+    assert int.from_bytes(m.table.read(DATA, 4), "little") == 0x1F80 | flags
+    assert m.read("mxcsr") == m.cpu.read_file().read("mxcsr") == 0x1F80 | flags
+    assert m.cpu.read_many(("mxcsr",)) == [0x1F80 | flags]
+    assert isinstance(m.cpu.run(FOREVER), Syscall)
+    assert int.from_bytes(m.table.read(DATA + 4, 4), "little") == 0x1F80
+    assert m.read("mxcsr") == 0x1F80
+
+
+def test_the_debugger_sees_sse_exceptions_at_once(tmp_path: Path) -> None:
+    code, _ = assemble(tmp_path, "xorps xmm0, xmm0; divsd xmm0, xmm0; syscall")
+    m = Bare(code)
+    m.cpu.run(FOREVER)
+    assert m.cpu.registers_of(m.cpu.save()).read("mxcsr") == 0x1F81
+    m.cpu.write("mxcsr", 0x1F80)
+    assert m.read("mxcsr") == 0x1F80
+
+
+def test_a_straddling_store_that_faults_stores_nothing(tmp_path: Path) -> None:
+    end = DATA + 4 * 4096
+    code, _ = assemble(tmp_path, f"mov rbx, {end - 4}; mov byte ptr [rbx], 7; mov rax, -1; mov [rbx], rax")
+    m = Bare(code)
+    assert m.cpu.run(FOREVER) == PageFault(end, Access.WRITE, mapped=False)
+    assert m.table.read(end - 4, 4) == b"\x07\0\0\0"
