@@ -225,14 +225,16 @@ def _lock_pi(t: Task, address: int, shared: bool, timeout: int, *, realtime: boo
         t.kernel.futexes.add(waiter)
     if waiter.woken:
         return 0
-    try:
-        _sleep(t, waiter)
-    except Block as block:
-        wait = block.wait
-        raise Block(
-            Wait("futex_lock_pi", deadline_ns=wait.deadline_ns, restart=E.ERESTARTNOINTR, interrupted=_leave_pi)
-        ) from None
-    return 0
+    return _sleep_pi(t, waiter, "futex_lock_pi")
+
+
+def _sleep_pi(t: Task, waiter: Waiter, what: str) -> int:
+    """As `_sleep`; a signal never ends the call, which starts again after the handler."""
+    deadline_ns = t.call.deadline_ns
+    if deadline_ns is not None and t.kernel.clock.monotonic_ns() >= deadline_ns:
+        t.kernel.futexes.remove(waiter)
+        raise LinuxError(E.ETIMEDOUT)
+    raise Block(Wait(what, deadline_ns=deadline_ns, restart=E.ERESTARTNOINTR, interrupted=_leave_pi))
 
 
 def _leave_pi(t: Task) -> int | None:
@@ -278,14 +280,7 @@ def _wait_requeue_pi(
         t.kernel.futexes.add(waiter)
     if waiter.woken:
         return 0
-    try:
-        _sleep(t, waiter)
-    except Block as block:
-        wait = block.wait
-        raise Block(
-            Wait("futex_wait_requeue_pi", deadline_ns=wait.deadline_ns, restart=E.ERESTARTNOINTR, interrupted=_leave_pi)
-        ) from None
-    return 0
+    return _sleep_pi(t, waiter, "futex_wait_requeue_pi")
 
 
 def _cmp_requeue_pi(t: Task, source: int, target: int, shared: bool, wake: int, move: int, expected: int) -> int:

@@ -1,6 +1,6 @@
-"""Processes: clone and its kin, execve, exit, wait, process groups and sessions.
+"""Processes: clone and its kin, execve, exit.
 
-Source: clone(2), fork(2), vfork(2), execve(2), exit_group(2), wait(2), setpgid(2), setsid(2).
+Source: clone(2), fork(2), vfork(2), unshare(2), execve(2), exit_group(2).
 """
 
 from __future__ import annotations
@@ -10,12 +10,6 @@ from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
 from emulator.abi.signals import (
-    CLD_CONTINUED,
-    CLD_DUMPED,
-    CLD_EXITED,
-    CLD_KILLED,
-    CLD_STOPPED,
-    CLD_TRAPPED,
     NSIG,
     Siginfo,
     Signal,
@@ -26,15 +20,13 @@ from emulator.kernel import futex, lifecycle, ptrace, signals
 from emulator.kernel.events import Execed, Forked, ForkKind, ThreadCreated
 from emulator.kernel.files.pidfd import PidfdDescription
 from emulator.kernel.image import FatalExec, Program, rlimit_reader
-from emulator.kernel.tasks import Gone, RegistersReplaced, Task, TaskState
-from emulator.kernel.thread_group import RLIMIT_NPROC, Session, ThreadGroup, Usage
+from emulator.kernel.tasks import Gone, RegistersReplaced, Task
+from emulator.kernel.thread_group import RLIMIT_NPROC, ThreadGroup
 from emulator.kernel.timers import arm_cpu_limit
 from emulator.kernel.waits import Block, Wait, WaitQueue
 from emulator.syscalls.registry import Fd, Int, Ptr, Size, syscall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from emulator.kernel.address_space import AddressSpace
 
 CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND = 0x100, 0x200, 0x400, 0x800
@@ -196,13 +188,6 @@ def _clone(t: Task, args: CloneArgs) -> int:
 def _make_pidfd(t: Task, child: Task) -> int:
     """CLONE_PIDFD."""
     return t.fds.allocate(PidfdDescription(t.kernel.host, child.group, 0), cloexec=True)
-
-
-def _pid_of_pidfd(t: Task, fd: int) -> int:
-    group = getattr(t.fds.get(fd), "group", None)
-    if not isinstance(group, ThreadGroup):
-        raise LinuxError(E.EBADF)
-    return group.tgid
 
 
 def _vfork_wait(t: Task) -> int:
@@ -421,7 +406,7 @@ def _announce_exec(t: Task, former: int) -> None:
         kernel.events.append(Execed(t, t.group.exe, former))
 
 
-# -- exit and wait ---------------------------------------------------------------------------------------------------
+# -- exit ---------------------------------------------------------------------------------------------------
 
 
 @syscall("exit")
@@ -450,264 +435,3 @@ def _exit_event(t: Task, status: int) -> bool:
     t.call.memo = status
     ptrace.event_stop(t.kernel, t, ptrace.EVENT_EXIT, status)
     raise Block(Wait("ptrace_stop", interruptible=False))
-
-
-WNOHANG, WUNTRACED, WSTOPPED, WEXITED, WCONTINUED, WNOWAIT = 1, 2, 2, 4, 8, 0x01000000
-WNOTHREAD, WALL, WCLONE = 0x20000000, 0x40000000, 0x80000000
-P_ALL, P_PID, P_PGID, P_PIDFD = range(4)
-
-
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """What a wait found: whose, which wait status, si_code."""
-
-    pid: int
-    uid: int
-    status: int
-    code: int
-    usage: Usage
-
-
-def _wait(t: Task, kind: int, which: int, options: int) -> Collected | None:
-    """do_wait(): None for WNOHANG with nothing to report."""
-    eligible = False
-    for task in list(t.group.tracees.values()):
-        if _selected(kind, which, task.tid, task.group.pgid):
-            eligible = True
-            found = _collect_tracee(t, task, options)
-            if found is not None:
-                return found
-    for group in _children(t, kind, which, options):
-        eligible = True
-        found = _collect_child(t, group, options)
-        if found is not None:
-            return found
-    if not eligible:
-        raise LinuxError(E.ECHILD)
-    if options & WNOHANG:
-        return None
-    raise Block(Wait("do_wait", (t.group.child_event,)))
-
-
-def _selected(kind: int, which: int, pid: int, pgid: int) -> bool:
-    return kind == P_ALL or (kind in (P_PID, P_PIDFD) and which == pid) or (kind == P_PGID and which == pgid)
-
-
-def _children(t: Task, kind: int, which: int, options: int) -> Iterator[ThreadGroup]:
-    if kind in (P_PID, P_PIDFD):
-        child = t.group.children.get(which)
-        candidates = [child] if child is not None else []
-    else:
-        candidates = list(t.group.children.values())
-    for group in candidates:
-        if kind == P_PGID and group.pgid != which:
-            continue
-        if not options & WALL and (group.exit_signal != Signal.SIGCHLD) != bool(options & WCLONE):
-            continue
-        yield group
-
-
-def _collect_tracee(t: Task, task: Task, options: int) -> Collected | None:
-    trace = task.trace
-    if trace is None or trace.report is None:
-        return None
-    status = trace.report
-    uid = task.credentials.ruid
-    if task.state in (TaskState.ZOMBIE, TaskState.DEAD):
-        if not options & WEXITED or (task.is_leader and task.group.tasks):
-            return None
-        found = Collected(task.tid, uid, status, _exit_code(status), task.group.usage)
-        if not options & WNOWAIT:
-            ptrace.tracee_forgotten(t.kernel, task)
-        return found
-    if not options & WNOWAIT:
-        trace.report = None
-    return Collected(task.tid, uid, status, CLD_TRAPPED, task.group.usage)
-
-
-def _collect_child(t: Task, group: ThreadGroup, options: int) -> Collected | None:
-    leader = group.leader
-    uid = leader.credentials.ruid if leader is not None else 0
-    if group.zombie:
-        if not options & WEXITED or (leader is not None and leader.trace is not None):
-            return None
-        status = group.exit_status
-        usage = Usage()
-        usage.add(group.usage)
-        usage.add(group.child_usage)
-        if not options & WNOWAIT:
-            lifecycle.reap(t.kernel, group)
-        return Collected(group.tgid, uid, status, _exit_code(status), usage)
-    report = group.stop_report
-    if report is None or (leader is not None and leader.trace is not None):
-        return None
-    if report == 0xFFFF:
-        if not options & WCONTINUED:
-            return None
-        code = CLD_CONTINUED
-    else:
-        if not options & WSTOPPED:
-            return None
-        code = CLD_STOPPED
-    if not options & WNOWAIT:
-        group.stop_report = None
-    return Collected(group.tgid, uid, report, code, group.usage)
-
-
-def _exit_code(status: int) -> int:
-    if status & 0x7F == 0:
-        return CLD_EXITED
-    return CLD_DUMPED if status & 0x80 else CLD_KILLED
-
-
-def write_rusage(t: Task, address: int, usage: Usage) -> None:
-    """struct rusage."""
-    user, system = usage.user_ns // 1000, usage.system_ns // 1000
-    words = (*divmod(user, 1_000_000), *divmod(system, 1_000_000), usage.peak_kib, 0, 0, 0)
-    rest = (usage.minor_faults, usage.major_faults, 0, 0, 0, 0, 0, 0, usage.switches, 0)
-    t.memory.write_struct(address, "l" * 18, *words, *rest[:10])
-
-
-@syscall("wait4")
-def wait4(t: Task, pid: Int, status: Ptr, options: Int, usage: Ptr) -> int:
-    """wait4(2)."""
-    if options & ~(WNOHANG | WUNTRACED | WCONTINUED | WNOTHREAD | WALL | WCLONE) & 0xFFFFFFFF:
-        raise LinuxError(E.EINVAL)
-    if pid == -(1 << 31):
-        raise LinuxError(E.ESRCH)
-    if pid > 0:
-        kind, which = P_PID, pid
-    elif pid == -1:
-        kind, which = P_ALL, 0
-    else:
-        kind, which = P_PGID, -pid if pid else t.group.pgid
-    found = _wait(t, kind, which, options | WEXITED)
-    if found is None:
-        return 0
-    if status:
-        t.memory.write_u32(status, found.status)
-    if usage:
-        write_rusage(t, usage, found.usage)
-    return found.pid
-
-
-@syscall("waitid")
-def waitid(t: Task, kind: Int, which: Int, info: Ptr, options: Int, usage: Ptr) -> int:
-    """waitid(2)."""
-    if options & ~(WNOHANG | WNOWAIT | WEXITED | WSTOPPED | WCONTINUED | WNOTHREAD | WALL | WCLONE) & 0xFFFFFFFF:
-        raise LinuxError(E.EINVAL)
-    if not options & (WEXITED | WSTOPPED | WCONTINUED):
-        raise LinuxError(E.EINVAL)
-    if kind == P_PID and which <= 0:
-        raise LinuxError(E.EINVAL)
-    if kind == P_PGID:
-        if which < 0:
-            raise LinuxError(E.EINVAL)
-        which = which or t.group.pgid
-    elif kind == P_PIDFD:
-        if which < 0:
-            raise LinuxError(E.EINVAL)
-        which = _pid_of_pidfd(t, which)
-    elif kind not in (P_ALL, P_PID):
-        raise LinuxError(E.EINVAL)
-    found = _wait(t, kind, which, options)
-    if usage and found is not None:
-        write_rusage(t, usage, found.usage)
-    if info:
-        if found is None:
-            t.memory.write_struct(info, "iii", 0, 0, 0)
-            t.memory.write_struct(info + 16, "iii", 0, 0, 0)
-        else:
-            status = found.status
-            if found.code in (CLD_STOPPED, CLD_TRAPPED):
-                value = status >> 8
-            elif found.code == CLD_EXITED:
-                value = status >> 8 & 0xFF
-            elif found.code == CLD_CONTINUED:
-                value = int(Signal.SIGCONT)
-            else:
-                value = status & 0x7F
-            t.memory.write_struct(info, "iii", Signal.SIGCHLD, 0, found.code)
-            t.memory.write_struct(info + 16, "iIi", found.pid, found.uid, value)
-    return 0
-
-
-# -- process groups and sessions -------------------------------------------------------------------------------------
-
-
-@syscall("getpid")
-def getpid(t: Task) -> int:
-    """getpid(2)."""
-    return t.group.tgid
-
-
-@syscall("getppid")
-def getppid(t: Task) -> int:
-    """getppid(2)."""
-    return t.group.ppid
-
-
-@syscall("getpgrp")
-def getpgrp(t: Task) -> int:
-    """getpgrp(2)."""
-    return t.group.pgid
-
-
-def _group_of(t: Task, pid: int) -> ThreadGroup:
-    if pid == 0:
-        return t.group
-    task = t.kernel.tasks.find(pid)
-    if task is None:
-        raise LinuxError(E.ESRCH)
-    return task.group
-
-
-@syscall("getpgid")
-def getpgid(t: Task, pid: Int) -> int:
-    """getpgid(2)."""
-    return _group_of(t, pid).pgid
-
-
-@syscall("getsid")
-def getsid(t: Task, pid: Int) -> int:
-    """getsid(2)."""
-    return _group_of(t, pid).sid
-
-
-@syscall("setpgid")
-def setpgid(t: Task, pid: Int, pgid: Int) -> int:
-    """setpgid(2)."""
-    pid = pid or t.group.tgid
-    pgid = pgid or pid
-    if pgid < 0:
-        raise LinuxError(E.EINVAL)
-    task = t.kernel.tasks.find(pid)
-    if task is None:
-        raise LinuxError(E.ESRCH)
-    group = task.group
-    if not task.is_leader:
-        raise LinuxError(E.EINVAL)
-    if group.parent is t.group:
-        if group.session is not t.group.session:
-            raise LinuxError(E.EPERM)
-        if group.exec_count:
-            raise LinuxError(E.EACCES)
-    elif group is not t.group:
-        raise LinuxError(E.ESRCH)
-    if group.sid == group.tgid:
-        raise LinuxError(E.EPERM)
-    if pgid != pid and not any(member.session is t.group.session for member in t.kernel.members(pgid)):
-        raise LinuxError(E.EPERM)
-    group.pgid = pgid
-    return 0
-
-
-@syscall("setsid")
-def setsid(t: Task) -> int:
-    """setsid(2)."""
-    group = t.group
-    if group.sid == group.tgid or any(True for _ in t.kernel.members(group.tgid)):
-        raise LinuxError(E.EPERM)
-    group.session = Session(group.tgid)
-    group.pgid = group.tgid
-    return group.tgid

@@ -23,8 +23,8 @@ from emulator.kernel.timers import (
     itimer,
 )
 from emulator.kernel.waits import Block, Wait
-from emulator.syscalls.processes import write_rusage
 from emulator.syscalls.registry import Int, Ptr, UInt, syscall
+from emulator.syscalls.waiting import write_rusage
 
 REALTIME, MONOTONIC, PROCESS_CPUTIME, THREAD_CPUTIME = range(4)
 MONOTONIC_RAW, REALTIME_COARSE, MONOTONIC_COARSE, BOOTTIME = 4, 5, 6, 7  # no RTC: no alarm clocks (8, 9)
