@@ -52,6 +52,7 @@ static void drain_stale(Core *c)
     }
     a->stale_all = false;
     a->n_stale = 0;
+    c->table->serial = fresh_serial();
     c->fences = a->fences;
 }
 
@@ -78,6 +79,14 @@ static void enter(Core *c, Engine *e)
 
 /* ---- running ---------------------------------------------------------------------------------------------------------- */
 
+/* The engine does not announce the first block of a run (UC_HOOK_EDGE_GENERATED), so if the guest may have changed code
+ * what the clock knows of it may be old. */
+static void doubt_first_block(Core *c, uint64_t pc)
+{
+    if (UNLIKELY(c->runner.n_writable_code || c->stepper.n_writable_code))
+        core_forget(c, pc);
+}
+
 /* Run freely until a block would pass `until`, or must not run unlooked-at, or something happens. */
 static void run_runner(Core *c, uint64_t until)
 {
@@ -92,7 +101,9 @@ static void run_runner(Core *c, uint64_t until)
     if (c->stop)
         attend(c);
     c->n_starts++;
-    c->u.emu_start(e->uc, core_reg(c, e, c->reg_pc), 0, 0, 0);
+    uint64_t start = core_reg(c, e, c->reg_pc);
+    doubt_first_block(c, start);
+    c->u.emu_start(e->uc, start, 0, 0, 0);
     c->skip_pc = NOWHERE;
     Slot *s = c->last;
     if (c->why == W_BLOCK || c->why == W_SYSCALL || !s || (c->why == W_FAULT && c->fault_access == P_EXEC))
@@ -100,6 +111,23 @@ static void run_runner(Core *c, uint64_t until)
     uint64_t pc = core_reg(c, e, c->reg_pc), end = s->addr + (uint32_t)s->key;
     if (pc >= s->addr && pc < end) /* the block was left early */
         c->clock -= core_count(c, pc, end);
+}
+
+/* A code hook makes the translator compute the flags into CC_SRC in front of every instruction; when that instruction
+ * then faults, the engine restores the CC_OP of before (target/i386/cpu.h, CPUX86State), and the two do not match: the
+ * flags are garbage.  CC_OP_EFLAGS says what CC_SRC holds.  The offset is checked when the core is made. */
+enum { CC_OP_OFFSET = 168, CC_OP_EFLAGS = 1 };
+
+static void mend_flags(Core *c)
+{
+    if (c->isa != ISA_X86_64)
+        return;
+    c->u.context_save(c->live->uc, c->context);
+    int32_t *cc_op = (int32_t *)((char *)c->context + CONTEXT_HEADER + CC_OP_OFFSET);
+    if (*cc_op != CC_OP_EFLAGS) {
+        *cc_op = CC_OP_EFLAGS;
+        c->u.context_restore(c->live->uc, c->context);
+    }
 }
 
 /* Step at most `steps` instructions. */
@@ -116,9 +144,12 @@ static void run_stepper(Core *c, uint64_t steps)
     c->steps_left = steps;
     c->key = (uint64_t)c->table->serial << 32;
     c->n_steps++;
-    c->u.emu_start(e->uc, core_reg(c, e, c->reg_pc), 0, 0, 0);
+    uint64_t start = core_reg(c, e, c->reg_pc);
+    doubt_first_block(c, start);
+    c->u.emu_start(e->uc, start, 0, 0, 0);
     c->allow_pc = NOWHERE;
     if (c->why == W_FAULT || c->why == W_INTERRUPT || c->why == W_INVALID) {
+        mend_flags(c);
         if (c->why == W_FAULT && c->fault_access == P_EXEC) {
             if (!c->steps_left)
                 c->why = W_DONE; /* the next instruction's page is not our business yet */

@@ -78,6 +78,8 @@ Slot *core_slot(Core *c, uint64_t addr, uint32_t size)
     return s;
 }
 
+void core_forget(Core *c, uint64_t addr) { slot_at(c, addr)->addr = NOWHERE; }
+
 uint64_t core_count(Core *c, uint64_t from, uint64_t to)
 {
     Slot s;

@@ -131,6 +131,7 @@ typedef struct Core {
 
 /* hooks */
 void core_hook(Core *c);
+void core_forget(Core *c, uint64_t addr); /* what is known of the block there */
 Slot *core_slot(Core *c, uint64_t addr, uint32_t size);
 /* Instructions between two addresses of straight-line code. */
 uint64_t core_count(Core *c, uint64_t from, uint64_t to);
