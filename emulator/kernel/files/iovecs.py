@@ -51,6 +51,15 @@ class GuestIovec:
                 break
         return HostIovec(_fitting(segments, limit is None), keep)
 
+    def fill(self, data: bytes) -> int:
+        """Store `data`, as much as fits; EFAULT."""
+        done = 0
+        for base, length in self._pairs:
+            part = data[done : done + length]
+            self._memory.write(base, part)
+            done += len(part)
+        return done
+
     def views(self) -> list[memoryview] | None:
         """Views of all of it; None if any byte is bad, or it is too much to hold at once."""
         if self.total > STREAM_CHUNK:
@@ -107,6 +116,15 @@ class ViewIovec:
     def __init__(self, views: Sequence[View]) -> None:
         self._views = views
         self.total = len(views[0]) if len(views) == 1 else sum(map(len, views))
+
+    def fill(self, data: bytes) -> int:
+        """As GuestIovec.fill."""
+        done = 0
+        for view in self._views:
+            part = data[done : done + len(view)]
+            memoryview(view)[: len(part)] = part
+            done += len(part)
+        return done
 
     def views(self) -> list[memoryview] | None:
         """None: whoever has views has tried the short way already."""

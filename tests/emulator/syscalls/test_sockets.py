@@ -220,3 +220,24 @@ def test_loopback_only() -> None:
     fd = rig.call("socket", AF_INET, STREAM, 0)
     assert rig.errno("connect", fd, rig.put(inet(b"\x08\x08\x08\x08", 80)), 16) is E.ENETUNREACH
     assert bind(rig, fd, inet(b"\x7f\0\0\1", 0)) is None
+
+
+@pytest.mark.parametrize("net", ["loopback", "none"])
+def test_only_the_loopback_interface_shows(net: str) -> None:
+    rig = make_rig(net=net)
+    fd = rig.call("socket", 16, 3, 0)
+    request = struct.pack("=IHHIIBxHiII", 32, 18, 0x301, 7, 0, 0, 0, 0, 0, 0)  # RTM_GETLINK, a dump
+    rig.call("sendto", fd, rig.put(request), len(request), 0, rig.put(struct.pack("=HHII", 16, 0, 0, 0)), 12)
+    buffer = rig.room(16384)
+    indices: list[int] = []
+    done = False
+    while not done:
+        count = rig.call("recvfrom", fd, buffer, 16384, 0, 0, 0)
+        data, at = rig.t.memory.read(buffer, count), 0
+        while at < count:
+            length, kind = struct.unpack_from("=IH", data, at)
+            done = done or kind == 3
+            if kind == 16:
+                indices.append(struct.unpack_from("=i", data, at + 20)[0])
+            at += -(-length // 4) * 4
+    assert indices == [1]
