@@ -163,16 +163,13 @@ class Context:
 
     def expedited(self, thread: ThreadId) -> bytes:
         """`regnum:value;` of the registers every client asks for next."""
-        target = self.target
-        out = []
         try:
-            for regnum in target.description(thread.pid).expedited:
-                value = target.read_register(thread, regnum)
-                if value is not None:
-                    out.append(b"%02x:%b;" % (regnum, to_hex(value)))
+            regnums: Sequence[int] = self.target.description(thread.pid).expedited
+            values: Sequence[bytes | None] = self.target.read_some_registers(thread, regnums)
         except TargetError:
             return b""
-        return b"".join(out)
+        pairs = zip(regnums, values, strict=True)
+        return b"".join([b"%02x:%b;" % (regnum, to_hex(value)) for regnum, value in pairs if value is not None])
 
     def _thread_list_text(self) -> bytes:
         if not self.threads_in_stop_reply:

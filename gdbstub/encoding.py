@@ -48,6 +48,8 @@ def unescape(data: bytes) -> bytes:
     if b"}" not in data:
         return data
     head, *parts = data.split(b"}")
+    if all(parts):  # no escaped `}` among them
+        return head + b"".join([_FLIPPED[part[0]] + part[1:] for part in parts])
     out = [head]
     skip = False
     for part in parts:

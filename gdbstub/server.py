@@ -99,6 +99,8 @@ class SocketConnection:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._buffer = bytearray(_CHUNK)  # kept: a new one for each packet would come from mmap
+        self._view = memoryview(self._buffer)
         # Blocking with a timeout of the kernel's: one system call reads a packet, and none goes to select
         sock.setblocking(True)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(QUICK_S * 1e6)))
@@ -111,7 +113,8 @@ class SocketConnection:
 
     def receive(self, *, patiently: bool) -> bytes | None:
         try:
-            return self._socket.recv(_CHUNK, 0 if patiently else socket.MSG_DONTWAIT)
+            count = self._socket.recv_into(self._buffer, 0, 0 if patiently else socket.MSG_DONTWAIT)
+            return bytes(self._view[:count])
         except (BlockingIOError, InterruptedError):
             return None
         except OSError:

@@ -122,6 +122,9 @@ class Target(Protocol):
     def read_register(self, thread: ThreadId, regnum: int) -> bytes | None:
         """A register in target byte order; None: unavailable.  Raises TargetError for a regnum there is not."""
 
+    def read_some_registers(self, thread: ThreadId, regnums: Sequence[int]) -> Sequence[bytes | None]:
+        """A few registers, as every stop reply tells them; not necessarily captured with the others."""
+
     def read_registers(self, thread: ThreadId) -> Sequence[bytes | None]:
         """Every register of the description in regnum order, captured in one go."""
 

@@ -88,6 +88,9 @@ class PointsAbility(RegistersAbility):
 
     points: dict[int, PointSet]
     claims: dict[tuple[int, int], int]  # (id of page table, address) -> how many processes inserted it
+    # Removed by the client, still in the engine: gdb removes every breakpoint at each stop, and to step over one, only
+    # to insert it again; taking it out and putting it back would cost a translation each time.  A hit is not reported.
+    lingering: dict[tuple[int, int], PageTable]
 
     def _points(self, process: int) -> PointSet:
         group = self.group(process)
@@ -139,7 +142,7 @@ class PointsAbility(RegistersAbility):
         key = (id(table), address)
         count = self.claims.get(key, 0)
         self.claims[key] = count + 1
-        if not count:
+        if not count and self.lingering.pop(key, None) is None:
             self.kernel.cpu.insert_breakpoint(table, address)
 
     def _disclaim(self, table: PageTable, address: int) -> None:
@@ -149,7 +152,13 @@ class PointsAbility(RegistersAbility):
             self.claims[key] = count - 1
             return
         self.claims.pop(key, None)
-        self.kernel.cpu.remove_breakpoint(table, address)
+        self.lingering[key] = table
+
+    def remove_lingering(self) -> None:
+        """Before anything runs freely: take out what was removed and not inserted again."""
+        for (_, address), table in self.lingering.items():
+            self.kernel.cpu.remove_breakpoint(table, address)
+        self.lingering.clear()
 
     def breakpoint_holds(self, task: Task, address: int) -> bool:
         """Asked by the run loop at a hit: stop here?"""
@@ -251,11 +260,16 @@ class PointsAbility(RegistersAbility):
         if points is None:
             return
         shared = any(other.table is points.table for other in self.points.values())
+        if gone and not shared:
+            for key in [key for key, table in self.lingering.items() if table is points.table]:
+                del self.lingering[key]
         for address in points.breakpoints:
             if gone and not shared:
                 self.claims.pop((id(points.table), address), None)
             else:
                 self._disclaim(points.table, address)
+        if not gone:
+            self.remove_lingering()
         if not shared and not gone:
             for watched in points.watchpoints.values():
                 self.kernel.cpu.remove_watchpoint(points.table, watched.address, watched.length, _KINDS[watched.type])

@@ -51,11 +51,14 @@ class RegistersAbility(Core):
         """One register in target byte order."""
         task = self.live(thread)
         known, name, size = self._numbered(task, regnum)
-        kernel = self.kernel
-        if task is kernel.current and task.uid not in self.captured:  # a stop reply wants three of them, not all
-            value: bytes = kernel.cpu.read(name).to_bytes(size, known.order)
-            return value
         return self.capture(task).read(name).to_bytes(size, known.order)
+
+    def read_some_registers(self, thread: ThreadId, regnums: Sequence[int]) -> Sequence[bytes | None]:
+        """The few that a stop reply tells: straight from the CPU if the task is on it, which spares the capture."""
+        task = self.live(thread)
+        known = self.registers_description(task)
+        read = self.kernel.cpu.read if task is self.kernel.current else self.capture(task).read
+        return [read(known.names[n]).to_bytes(known.sizes[n], known.order) for n in regnums]
 
     def read_registers(self, thread: ThreadId) -> Sequence[bytes | None]:
         """All of them, of one moment."""

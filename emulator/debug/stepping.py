@@ -69,6 +69,8 @@ class SteppingAbility(CatchAbility):
         """Mark every thread for what it is to do."""
         self.captured.clear()
         self._looked_up.clear()
+        if self.lingering and any(action.kind is not ResumeKind.STEP for action in actions):
+            self.remove_lingering()
         single = actions[0] if len(actions) == 1 else None
         non_stop = self.settings.non_stop
         resumed = 0

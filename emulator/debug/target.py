@@ -47,6 +47,7 @@ class EmulatorTarget(
         self.write_diagnostic = write_diagnostic
         self.points = {}
         self.claims = {}
+        self.lingering = {}
         self.captured = {}
         self._targets = {}
         self.files = {}

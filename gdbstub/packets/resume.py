@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
 
 from gdbstub.context import Context
 from gdbstub.encoding import hex_number
@@ -22,16 +24,25 @@ def actions_supported(c: Context) -> Reply:
 @packet("vCont;actions")
 def resume(c: Context, actions: bytes) -> Reply:
     """Let threads go, each as the leftmost action that covers it says."""
-    return c.resume([_action(c, text) for text in actions.split(b";")])
+    parsed, vague = parse_actions(actions)
+    if vague:
+        parsed = tuple(replace(action, pattern=_pattern(c, action.pattern)) for action in parsed)
+    return c.resume(parsed)
 
 
-def _action(c: Context, text: bytes) -> ResumeAction:
+@lru_cache(256)  # clients repeat themselves
+def parse_actions(text: bytes) -> tuple[tuple[ResumeAction, ...], bool]:
+    """The actions, and whether some pattern still has to be resolved."""
+    actions = tuple(_action(item) for item in text.split(b";"))
+    return actions, any(action.pattern == SOME or action.pattern.pid == ANY for action in actions)
+
+
+def _action(text: bytes) -> ResumeAction:
     what, colon, thread = text.partition(b":")
-    pattern = EVERY if not colon else _pattern(c, parse_thread_id(thread))
     parse = _PARSERS.get(what[:1])
     if parse is None:
         raise Malformed(f"vCont action {what[:20]!r}")
-    return parse(what[1:], pattern)
+    return parse(what[1:], parse_thread_id(thread) if colon else EVERY)
 
 
 def _pattern(c: Context, thread: ThreadId) -> ThreadId:

@@ -170,6 +170,10 @@ class FakeTarget:
     def read_register(self, thread: ThreadId, regnum: int) -> bytes | None:
         return self._registers(thread)[regnum]
 
+    def read_some_registers(self, thread: ThreadId, regnums: Sequence[int]) -> Sequence[bytes | None]:
+        values = self._registers(thread)
+        return [values[regnum] for regnum in regnums]
+
     def read_registers(self, thread: ThreadId) -> Sequence[bytes | None]:
         return self._registers(thread)
 

@@ -376,7 +376,7 @@ def test_no_resumed_is_a_stop_for_older_clients(target: FakeTarget) -> None:
 def test_resume_actions(client: Client, target: FakeTarget, packet: str, actions: list[ResumeAction]) -> None:
     target.script.append(Stop((Stopped(MAIN),)))
     assert client.ask(packet).startswith(b"T05")
-    assert target.actions == actions
+    assert list(target.actions) == actions
 
 
 def test_legacy_resume_with_hc_and_address(client: Client, target: FakeTarget) -> None:
