@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from emulator.cpu.exits import WatchHit, WatchKind
 from emulator.cpu.mmu import PageTable
-from emulator.debug.core import EINVAL, Core
+from emulator.debug.core import EINVAL
 from emulator.debug.registers import RegistersAbility
 from emulator.errors import MemoryFault
 from emulator.kernel.tasks import Task
@@ -274,5 +274,3 @@ class PointsAbility(RegistersAbility):
             for watched in points.watchpoints.values():
                 self.kernel.cpu.remove_watchpoint(points.table, watched.address, watched.length, _KINDS[watched.type])
 
-
-__all__ = ["Core", "LiveContext", "PointSet", "PointsAbility", "Watched"]

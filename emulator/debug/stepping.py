@@ -16,9 +16,8 @@ from emulator.debug.core import LastStop
 from emulator.debug.signal_numbers import from_gdb, to_gdb
 from emulator.kernel import events, signals
 from emulator.kernel.events import StepRequest
-from emulator.kernel.tasks import Task, TaskUid
+from emulator.kernel.tasks import Task
 from gdbstub import stop as gdb
-from gdbstub.errors import TargetError
 from gdbstub.signals import Signal as GdbSignal
 from gdbstub.stop import StopEvent, Stopped
 from gdbstub.target import (
@@ -32,7 +31,6 @@ from gdbstub.target import (
     Waiting,
     action_for,
 )
-from gdbstub.thread_id import ThreadId
 
 if TYPE_CHECKING:
     from emulator.kernel.thread_group import ThreadGroup
@@ -255,7 +253,10 @@ class SteppingAbility(CatchAbility):
         return self._stop_task(task, Stopped(self.thread_id(task), GdbSignal.SIGTRAP, reason, core=0))
 
     def _forked(self, task: Task, child: Task, kind: events.ForkKind) -> StopEvent | None:
-        wanted = self.settings.vfork_events if kind is events.ForkKind.VFORK else self.settings.fork_events
+        wanted = {
+            events.ForkKind.FORK: self.settings.fork_events,
+            events.ForkKind.VFORK: self.settings.vfork_events,
+        }.get(kind, False)  # clone(2) of a process without SIGCHLD has no event in the protocol
         if not wanted:
             return None
         self.adopt(child.group)
@@ -372,5 +373,3 @@ def exit_event(pid: int, status: int) -> StopEvent:
         return gdb.ProcessSignalled(pid, to_gdb(status & 0x7F))
     return gdb.ProcessExited(pid, status >> 8 & 0xFF)
 
-
-__all__ = ["SteppingAbility", "TargetError", "TaskUid", "ThreadId", "exit_event"]
