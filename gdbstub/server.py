@@ -26,7 +26,7 @@ from typing import Protocol
 import trio
 
 from gdbstub.session import PacketLog, Session
-from gdbstub.target import Beside, Launch, Target, Waiting
+from gdbstub.target import Beside, Launch, SliceResult, Target, Waiting
 
 QUICK_S = 0.002
 TURN_S = 0.005
@@ -356,13 +356,16 @@ async def _next_client(listener: Listener, target: Target) -> Connection | None:
         while True:
             if (connection := listener.accept()) is not None:
                 return connection
-            if not target.is_running():
+            result: SliceResult | None
+            if target.is_running():
+                result = target.run_slice()
+            else:
                 if listener.exhausted or not _worth_waiting(target):
                     return None
+                result = target.run_beside() if isinstance(target, Beside) else None
+            if result is None:
                 await waiter.wait(_NOTHING, quick=False)
-                continue
-            result = target.run_slice()
-            if isinstance(result, Waiting):
+            elif isinstance(result, Waiting):
                 await waiter.wait(result)
             else:
                 await trio.lowlevel.checkpoint()

@@ -273,4 +273,3 @@ class PointsAbility(RegistersAbility):
         if not shared and not gone:
             for watched in points.watchpoints.values():
                 self.kernel.cpu.remove_watchpoint(points.table, watched.address, watched.length, _KINDS[watched.type])
-

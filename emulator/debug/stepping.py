@@ -57,7 +57,7 @@ class SteppingAbility(CatchAbility):
 
     def is_running(self) -> bool:
         """Whether a resume is under way."""
-        return self.running
+        return self.running or (self.settings.non_stop and bool(self.pending))
 
     def set_non_stop(self, enabled: bool) -> None:
         """QNonStop."""
@@ -372,4 +372,3 @@ def exit_event(pid: int, status: int) -> StopEvent:
     if status & 0x7F:
         return gdb.ProcessSignalled(pid, to_gdb(status & 0x7F))
     return gdb.ProcessExited(pid, status >> 8 & 0xFF)
-
