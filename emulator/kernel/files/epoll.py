@@ -87,7 +87,7 @@ class EpollDescription(Description):
     def close(self) -> None:
         """Drop every registration."""
         for interest in list(self._interests.values()):
-            self._drop(interest)
+            self._forget(interest)
         if self._host_set is not None:
             self._host_set.close()
             self._host_set = None
@@ -148,9 +148,13 @@ class EpollDescription(Description):
 
     def remove(self, fd: int, description: Description) -> None:
         """EPOLL_CTL_DEL: ENOENT."""
-        interest = self._find(fd, description)
-        if interest.release is not None and interest.release in description.on_release:
-            description.on_release.remove(interest.release)
+        self._forget(self._find(fd, description))
+
+    def _forget(self, interest: Interest) -> None:
+        """Drop a registration whose description lives on."""
+        callbacks = interest.description.on_release
+        if interest.release is not None and interest.release in callbacks:
+            callbacks.remove(interest.release)
         self._drop(interest)
 
     def _find(self, fd: int, description: Description) -> Interest:
@@ -179,6 +183,7 @@ class EpollDescription(Description):
         self._ready.pop(interest, None)
         if interest.notify is not None:
             interest.description.waiters.unsubscribe(interest.notify)
+        interest.release = interest.notify = None  # they refer back to the interest: no work for the cycle collector
         if interest.host_fd is not None:
             self._by_host_fd.pop(interest.host_fd, None)
             if self._host_set is not None:

@@ -216,3 +216,13 @@ def test_timerfd(rig: Rig) -> None:
     assert 90 < struct.unpack("=qqqq", rig.t.memory.read(out, 32))[2] <= 100
     assert rig.errno("timerfd_create", 5, 0) is E.EINVAL
     assert rig.errno("timerfd_settime", fd, 0, rig.put(struct.pack("=qqqq", 0, 0, 0, 10**9)), 0) is E.EINVAL
+
+
+def test_a_closed_set_leaves_nothing_behind(rig: Rig) -> None:
+    epoll, event, (one, _) = rig.call("epoll_create1", 0), rig.call("eventfd2", 0, 0), pair(rig)
+    ctl(rig, epoll, ADD, event)
+    ctl(rig, epoll, ADD, one)
+    rig.t.fds.close(epoll)
+    assert not rig.t.fds.get(event).on_release
+    assert not rig.t.fds.get(one).on_release
+    rig.t.fds.close(event)
