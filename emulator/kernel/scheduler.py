@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from emulator.kernel.waits import Wait
 
 QUANTUM_INSNS = 200_000
+ALONE_INSNS = 2_000_000  # nobody else wants the CPU: the exact end of a quantum costs up to a block of single steps
 _BLOCKED, _RUNNABLE = TaskState.BLOCKED, TaskState.RUNNABLE  # an enum's attribute costs a metaclass look-up
 
 
@@ -37,7 +38,7 @@ class Scheduler:
     def quantum(self) -> int:
         """How many instructions the next turn lasts."""
         if self._random is None:
-            return QUANTUM_INSNS
+            return QUANTUM_INSNS if self.queue else ALONE_INSNS
         return self._random.randint(500, 2 * QUANTUM_INSNS)
 
     def enqueue(self, task: Task) -> None:
