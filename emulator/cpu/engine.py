@@ -39,6 +39,8 @@ _WATCH_KIND = {2: WatchKind.WRITE, 1: WatchKind.READ, 3: WatchKind.ACCESS}
 
 MAX_SHADOWS = 16  # engine.h
 _I_UNDEFINED = 1  # enum Insn of hooks.h
+_PREFIXES = bytes((0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65))
+_VECTOR = (b"\xc4", b"\xc5", b"\x62", b"\x8f")  # VEX, EVEX, XOP
 AVX_REMEDY = "AVX code, which no CPU model of the engine executes and cpuid does not offer; build for -march=x86-64-v2"
 
 
@@ -162,7 +164,8 @@ class Cpu:
     def _undefined(self, address: int) -> exits.Undefined:
         """Name an instruction that the engine does not execute although the guest's hardware might."""
         code = self._table.read_partial(address, 15, force=True) if self._table is not None else b""
-        if _ISA.get(self.arch.cpu.uc_arch) != 0 or mmu.backend.scan(0, code)[1] != _I_UNDEFINED:
+        x86 = _ISA.get(self.arch.cpu.uc_arch) == 0
+        if not x86 or mmu.backend.scan(0, code)[1] != _I_UNDEFINED or code.lstrip(_PREFIXES)[:1] not in _VECTOR:
             return exits.Undefined(address, "")
         import capstone
 

@@ -105,14 +105,21 @@ uint64_t core_edge(Core *c, uint64_t pc, uint64_t page)
 
 static bool loops_on_itself(Core *c, uint64_t addr) /* rep, loop, jrcxz; a jump to its own first byte */
 {
-    uint8_t code[6] = {0};
-    code_bytes(c, addr, code, 6);
-    if (code[0] == 0xf2 || code[0] == 0xf3 || (code[0] & 0xfc) == 0xe0)
+    uint8_t code[21] = {0}, *p = code;
+    code_bytes(c, addr, code, 20);
+    bool rep = false;
+    for (; p < code + 14 && is_prefix(*p); p++)
+        rep |= *p == 0xf2 || *p == 0xf3;
+    if (rep && ((*p & 0xf6) == 0xa4 || (*p & 0xfe) == 0xaa || (*p & 0xfc) == 0xac || (*p & 0xfc) == 0x6c))
         return true;
-    if (code[0] == 0xeb || (code[0] & 0xf0) == 0x70)
-        return code[1] == 0xfe;
-    return !memcmp(code, "\xe9\xfb\xff\xff\xff", 5) ||
-           (code[0] == 0x0f && (code[1] & 0xf0) == 0x80 && !memcmp(code + 2, "\xfa\xff\xff\xff", 4));
+    int64_t to = 1;
+    if ((*p & 0xfc) == 0xe0 || *p == 0xeb || (*p & 0xf0) == 0x70)
+        to = (p - code) + 2 + (int8_t)p[1];
+    else if (*p == 0xe9 || *p == 0xe8)
+        to = (p - code) + 5 + (int32_t)((uint32_t)p[1] | (uint32_t)p[2] << 8 | (uint32_t)p[3] << 16 | (uint32_t)p[4] << 24);
+    else if (*p == 0x0f && (p[1] & 0xf0) == 0x80)
+        to = (p - code) + 6 + (int32_t)((uint32_t)p[2] | (uint32_t)p[3] << 8 | (uint32_t)p[4] << 16 | (uint32_t)p[5] << 24);
+    return to == 0;
 }
 
 /* A store into the block that makes it leaves that block and runs again as a block of one instruction (the engine's
@@ -121,8 +128,12 @@ static void resumed(Core *c, const Slot *s)
 {
     const Slot *l = c->last;
     uint64_t end = l ? l->addr + (uint32_t)l->key : 0;
-    if (l && s->addr >= l->addr && s->addr < end && s != l && !loops_on_itself(c, s->addr))
-        c->clock -= core_count(c, s->addr, end);
+    if (!l || s->addr < l->addr || s->addr >= end || s == l || loops_on_itself(c, s->addr))
+        return;
+    uint64_t n = core_count(c, s->addr, end), whole = l->count & ~S_STOP;
+    if (s->addr != l->addr && core_count(c, l->addr, s->addr) != whole - n)
+        return; /* a jump into the middle of an instruction */
+    c->clock -= n;
 }
 
 static __attribute__((noinline)) void block_slow(Core *c, Slot *s)

@@ -147,6 +147,12 @@ enum Insn { /* what has to be known of an instruction before it runs */
     I_MXCSR,     /* stores or loads MXCSR */
 };
 
+static inline bool is_prefix(uint8_t b) /* of an x86-64 instruction, REX included */
+{
+    return b == 0x66 || b == 0x67 || b == 0xf0 || b == 0xf2 || b == 0xf3 || b == 0x26 || b == 0x2e || b == 0x36 ||
+           b == 0x3e || b == 0x64 || b == 0x65 || (b & 0xf0) == 0x40;
+}
+
 /* Length and kind of the instruction at `p`; at most `room` bytes are looked at; 0 if it cannot be decoded. */
 int scan_insn(enum Isa isa, const uint8_t *p, size_t room, enum Insn *kind);
 

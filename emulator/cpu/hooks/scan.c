@@ -92,6 +92,8 @@ static enum Insn two_byte_kind(uint8_t op, const uint8_t *modrm)
         return I_SEGMENT;
     case 0xae: /* ldmxcsr, stmxcsr */
         return memory && (reg == 2 || reg == 3) ? I_MXCSR : I_PLAIN;
+    case 0x50: case 0x71: case 0x72: case 0x73: case 0xc5: case 0xd7: case 0xf7: /* a register operand only */
+        return memory ? I_UNDEFINED : I_PLAIN;
     case 0xc7:
         return !memory && reg >= 6 ? I_RDRAND : I_PLAIN;
     default:
