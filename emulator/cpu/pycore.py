@@ -40,6 +40,8 @@ MEM_WRITE, MEM_FETCH = 17, 18
 ALIAS = 0xFFF << 52
 MAX_SHADOWS = 16
 CONTEXT_HEADER = 40
+CC_OP, CC_OP_EFLAGS = 168, struct.pack("=i", 1)
+PREFIXES = frozenset((0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65))
 NOWHERE = -1
 NEVER = (1 << 64) - 1
 
@@ -315,23 +317,36 @@ class Core:
         return self._scan_block(start, end - start).count if start < end else 0
 
     def _loops_on_itself(self, addr: int) -> bool:
-        code = self._code_bytes(addr, 6).ljust(6, b"\0")
-        if code[0] in (0xF2, 0xF3) or code[0] & 0xFC == 0xE0:
+        """Tell rep, loop, jrcxz and a jump to its own first byte (hooks/engine.c)."""
+        code = self._code_bytes(addr, 20).ljust(20, b"\0")
+        n = next(n for n, byte in enumerate(code) if byte not in PREFIXES and byte & 0xF0 != 0x40)
+        rep = b"\xf2" in code[:n] or b"\xf3" in code[:n]
+        op, rest = code[n], code[n + 1 :]
+        if rep and (op & 0xF6 == 0xA4 or op & 0xFE == 0xAA or op & 0xFC in (0xAC, 0x6C)):
             return True
-        if code[0] == 0xEB or code[0] & 0xF0 == 0x70:
-            return code[1] == 0xFE
-        near = code[0] == 0x0F and code[1] & 0xF0 == 0x80 and code[2:] == b"\xfa\xff\xff\xff"
-        return near or code[:5] == b"\xe9\xfb\xff\xff\xff"
+        if op & 0xFC == 0xE0 or op == 0xEB or op & 0xF0 == 0x70:
+            return n + 2 + int.from_bytes(rest[:1], "little", signed=True) == 0
+        if op in (0xE8, 0xE9):
+            return n + 5 + int.from_bytes(rest[:4], "little", signed=True) == 0
+        return op == 0x0F and rest[0] & 0xF0 == 0x80 and n + 6 + int.from_bytes(rest[1:5], "little", signed=True) == 0
+
+    def _resumed(self, addr: int) -> None:
+        """A store into the block that makes it leaves it and runs again alone; the clock had counted the whole."""
+        if self._last is None:
+            return
+        start, end = self._last[0], sum(self._last)
+        if not start <= addr < end or self._loops_on_itself(addr):
+            return
+        n = self._count(addr, end)
+        if addr == start or self._count(start, addr) + n == self._count(start, end):
+            self.clock -= n
 
     # ---- callbacks
 
     def _on_block(self, uc: int, addr: int, size: int, _data: int) -> None:
         block = self._block(addr, size)
-        if block.resumable and block.count == 1 and self._last is not None and self._last != (addr, size):
-            # A store into the block that makes it leaves it and runs again alone; the clock had counted the whole.
-            start, end = self._last[0], sum(self._last)
-            if start <= addr < end and not self._loops_on_itself(addr):
-                self.clock -= self._count(addr, end)
+        if block.resumable and block.count == 1 and self._last != (addr, size):
+            self._resumed(addr)
         skipped = block.only_point_first and addr == self._skip_pc
         if (block.stop and not skipped) or self.clock + block.count > self._limit:
             self._pending = block
@@ -342,9 +357,12 @@ class Core:
         self.clock += block.count
         self._last = (addr, size)
 
-    def _on_edge(self, _uc: int, now: Any, _before: Any, _data: int) -> None:
-        for key in [key for key in self._blocks if key[0] == now[0]]:
+    def _forget_block(self, addr: int) -> None:
+        for key in [key for key in self._blocks if key[0] == addr]:
             del self._blocks[key]
+
+    def _on_edge(self, _uc: int, now: Any, _before: Any, _data: int) -> None:
+        self._forget_block(now[0])
 
     def _on_code(self, uc: int, addr: int, size: int, _data: int) -> None:
         block = self._block(addr, size if 0 < size <= 15 else 1)  # an undefined instruction has no length
@@ -532,11 +550,14 @@ class Core:
                 self._forget(self._runner, frame)
                 self._forget(self._stepper, frame)
             self.arena.stale.clear()
+            self._blocks.clear()
         if engine.table is not self._space or engine.epoch != self._space.epoch:
             self._flush(engine)
 
     def _start(self, engine: Engine) -> None:
         self._why = Why.NONE
+        if self._runner.writable_code or self._stepper.writable_code:
+            self._forget_block(self._pc)  # the first block of a run is not announced as new
         uclib.uc_emu_start(engine.uc, _U64(self._pc), _U64(0), _U64(0), ctypes.c_size_t(0))
         if self._error is not None:
             error, self._error = self._error, None
@@ -569,12 +590,21 @@ class Core:
         self._counts["step_runs"] += 1
         self._start(self._stepper)
         self._allow_pc = NOWHERE
+        if self._why in (Why.FAULT, Why.INTERRUPT, Why.INVALID):
+            self._mend_flags()
         if self._why is Why.FAULT and self._fault.access == EXEC:
             if not self._steps_left:
                 self._why = Why.DONE
         elif self._why in (Why.FAULT, Why.INTERRUPT, Why.INVALID) and self._pc == self._last_pc:
             self.clock -= 1
             self._steps_left += 1
+
+    def _mend_flags(self) -> None:
+        """See mend_flags in hooks/core.c: after a fault under a code hook CC_SRC holds the flags, CC_OP must say so."""
+        if self._isa == Isa.X86_64:
+            now = self._save(self._live)
+            if now[CC_OP : CC_OP + 4] != CC_OP_EFLAGS:
+                self._load(self._live, now[:CC_OP] + CC_OP_EFLAGS + now[CC_OP + 4 :])
 
     # ---- answers
 

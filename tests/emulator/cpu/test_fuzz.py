@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from emulator.cpu import mmu
 from emulator.cpu.exits import Exit, Interrupt, Simple, Syscall
 from tests.emulator.cpu.machine import CODE, DATA, RWX, STACK, X86_64, Bare
 
@@ -34,6 +35,7 @@ def go(m: Bare, step: bool, limit: int) -> Exit:
     return got
 
 
+@pytest.mark.skipif(mmu.HOOKS_KIND != "c", reason="capstone does not know every encoding that the engine executes")
 @pytest.mark.parametrize("seed", range(4))
 def test_random_bytes(seed: int) -> None:
     rng = random.Random(seed)
