@@ -239,6 +239,8 @@ int main(void)
     CASE("pidfd_open flags", syscall(SYS_pidfd_open, getpid(), 1));
     CASE("pidfd_open 0", syscall(SYS_pidfd_open, 0, 0));
     CASE("pidfd_send_signal file", syscall(SYS_pidfd_send_signal, 0, 0, 0, 0));
+    CASE("pidfd_send_signal to /proc/self", syscall(SYS_pidfd_send_signal, open("/proc/self", O_DIRECTORY), 0, 0, 0));
+    CASE("pidfd_send_signal to another directory", syscall(SYS_pidfd_send_signal, open("/proc/self/task", O_DIRECTORY), 0, 0, 0));
     long flags[] = {CLONE_THREAD, CLONE_SIGHAND, CLONE_THREAD | CLONE_SIGHAND, CLONE_FS | CLONE_NEWNS,
                     CLONE_PIDFD | CLONE_PARENT_SETTID, CLONE_NEWIPC | CLONE_SYSVSEM};
     for (i = 0; i < ARRAY_LENGTH(flags); i++)
