@@ -102,7 +102,8 @@ CPU = CpuModel(
     capstone=("CS_ARCH_X86", "CS_MODE_64"),
     setup=(("CR4", 0x50620),),  # PAE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE
     cpuid=(
-        CpuidMask(1, 0, "ECX", 1 << 30),  # RDRAND: not deterministic
+        # RDRAND: not deterministic; XSAVE: adds nothing without AVX, and gdb's process record knows fxsave, not xsave
+        CpuidMask(1, 0, "ECX", 1 << 30 | 1 << 27 | 1 << 26),
         CpuidMask(7, 0, "EBX", 1 << 9 | 1 << 18),  # ERMS: rep movsb runs a byte a block; RDSEED
         CpuidMask(0xD, 0, "EAX", 1 << 2),  # XCR0 is x87 | SSE, so is the area
         CpuidMask(0xD, 0, "ECX", 0x100),
