@@ -33,6 +33,7 @@ from emulator.kernel.waits import Block, HostPoll, Wait, WaitQueue
 from emulator.syscalls.registry import Fd, Int, Ptr, Size, UInt, syscall
 
 _SIGSET_SIZE = 8
+_SMALLEST_TABLE = 64  # NR_OPEN_DEFAULT
 _TIME_MAX_NS = (1 << 62) - 1
 
 
@@ -228,14 +229,15 @@ def _write_set(t: Task, address: int, count: int, bits: int) -> None:
 def _capacity(t: Task) -> int:
     """How many descriptors the kernel's table has room for: select(2) ignores bits beyond."""
     highest = max((fd for fd, _ in t.fds), default=0)
-    return 64 if highest < 64 else 128 << (highest // 128).bit_length()
+    return _SMALLEST_TABLE if highest < _SMALLEST_TABLE else 128 << (highest // 128).bit_length()
 
 
 def _select(t: Task, count: int, sets: tuple[int, int, int], timeout_ns: int | None) -> int:
     """core_sys_select()."""
     if count < 0:
         raise LinuxError(E.EINVAL)
-    count = min(count, _capacity(t), FD_SETSIZE_MAX)
+    if count > _SMALLEST_TABLE:
+        count = min(count, _capacity(t), FD_SETSIZE_MAX)
     wanted = [_read_set(t, address, count) for address in sets]
     deadline_ns = _deadline(t, timeout_ns)
     interests: list[tuple[Description, int]] = []

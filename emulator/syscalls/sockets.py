@@ -233,20 +233,13 @@ def recvfrom(t: Task, fd: Fd, buffer: Ptr, size: Size, flags: UInt, address: Ptr
     if not address:
         count = description.receive(t, iovec, flags)
         if description.sender_pids:
-            _drop_sender(description, flags)
+            description.drop_sender(flags)
         return count
     count, name, _, _ = description.receive_message(t, iovec, flags, 0, bool(address))
-    _drop_sender(description, flags)
+    description.drop_sender(flags)
     if address:
         write_sockaddr(t, name, address, length)
     return count
-
-
-def _drop_sender(description: SocketDescription, flags: int) -> None:
-    """A datagram came without its credentials: its sender is not the next one's."""
-    description.network.sweep()
-    if description.sender_pids and not description.is_stream and not flags & Msg.PEEK:
-        description.sender_pids.popleft()
 
 
 # -- messages with everything --------------------------------------------------------------------------------------
@@ -346,7 +339,7 @@ def receive_one(t: Task, description: SocketDescription, at: int, flags: int) ->
     pids = len(description.sender_pids)
     translated, truncated = translate_incoming(t, description, control, room, flags) if control else (b"", 0)
     if len(description.sender_pids) == pids:
-        _drop_sender(description, flags)
+        description.drop_sender(flags)
     if header.name:
         t.memory.write(header.name, name[: header.name_length])
     if translated:

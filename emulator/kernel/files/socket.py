@@ -187,8 +187,11 @@ class SocketDescription(Description):
             except LinuxError:
                 pass
             else:
-                return self.read(t, views)
-        return self.receive(t, GuestIovec(t.memory, ((address, count),), Access.WRITE), 0) if count else 0
+                got = self.read(t, views)
+                if self.sender_pids:
+                    self.drop_sender(0)
+                return got
+        return self.read_guest(t, ((address, count),)) if count else 0
 
     def write_one(self, t: Task, address: int, count: int) -> int:
         """write(2) likewise; nothing is a message too."""
@@ -205,7 +208,15 @@ class SocketDescription(Description):
         """readv(2) likewise."""
         iovec = GuestIovec(t.memory, pairs, Access.WRITE)
         views = iovec.views()
-        return self.receive(t, iovec, 0) if views is None else self.read(t, views)
+        got = self.receive(t, iovec, 0) if views is None else self.read(t, views)
+        self.drop_sender(0)
+        return got
+
+    def drop_sender(self, flags: int) -> None:
+        """A datagram came without its credentials: its sender is not the next one's."""
+        self.network.sweep()
+        if self.sender_pids and not self.is_stream and not flags & Msg.PEEK:
+            self.sender_pids.popleft()
 
     def write_guest(self, t: Task, pairs: Sequence[tuple[int, int]]) -> int:
         """writev(2) likewise."""
