@@ -43,6 +43,7 @@ def spawn(kernel: Kernel, path: bytes, argv: Sequence[bytes], envp: Sequence[byt
     uid = kernel.tasks.allocate(kernel.ids_in_use())
     session = kernel.init_session
     group = ThreadGroup(uid.tid, None, uid.tid, session, SigHand())
+    group.start_ns = kernel.clock.monotonic_ns()
     group.rlimits = Rlimits((soft, hard) for soft, hard in kernel.host.initial_limits)
     fds = FdTable(group.rlimits[RLIMIT_NOFILE][0])
     fs = kernel.vfs.initial_state(None, cwd)

@@ -31,6 +31,7 @@ from emulator.kernel.files.description import (
     scatter,
     total,
 )
+from emulator.kernel.files.pipe import broken_pipe
 from emulator.kernel.files.regular import HostFile
 from emulator.kernel.waits import HostPoll
 
@@ -108,6 +109,11 @@ class HostStream(HostFile):
             try:
                 count = self._write_some(data)
             except LinuxError as error:
+                if error.errno is E.EPIPE:
+                    broken = broken_pipe(t)
+                    if done:
+                        return done
+                    raise broken from None
                 if error.errno is not E.EAGAIN:
                     if done:
                         return done
