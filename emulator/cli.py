@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from emulator.machine import Machine
 
 DEFAULT_COMM = ":1234"
+_STDIO = ("-", "stdio")
 _RUN_SLICE = 5_000_000
 _COMM = re.compile(r"^(?P<host>\[[0-9a-fA-F:.%a-z]*\]|[^:/]*):(?P<port>\d{1,5})$")
 _SIZE = re.compile(r"^(\d+)\s*([KMGT]?)(i?B?)$", re.IGNORECASE)
@@ -30,7 +31,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 def is_comm(text: str) -> bool:
     """Whether a word is HOST:PORT, :PORT, unix:PATH or - (else it is the program)."""
-    return text in ("-", "stdio") or text.startswith("unix:") or _COMM.match(text) is not None
+    return text in _STDIO or text.startswith("unix:") or _COMM.match(text) is not None
 
 
 def parse_size(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
@@ -124,11 +125,22 @@ def _main(words: list[str], options: dict[str, Any]) -> int:
     if not words and not options["multi"]:
         raise click.UsageError("no program: emugdb [OPTIONS] [COMM] PROG [ARGS...]")
     _logging(options["verbose"])
+    options["stdio"] = _take_stdio() if address in _STDIO else None
     if options["hooks"] != "auto":
         os.environ["EMUGDB_HOOKS"] = options["hooks"]
     if words:
         return _with_program(words, address, options)
     return _serve(_power_on(None, options), address, options, None)
+
+
+def _take_stdio() -> tuple[int, int]:
+    """Keep stdin and stdout for the debugger; the program gets /dev/null and stderr, as under gdbserver."""
+    reading, writing = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return reading, writing
 
 
 def _logging(verbose: int) -> None:
@@ -249,12 +261,22 @@ def _with_program(words: list[str], address: str, options: dict[str, Any]) -> in
     try:
         task = spawn(machine.kernel, os.fsencode(program), argv, envp, cwd=options["cwd"] or "")
     except LinuxError as error:
-        raise click.ClickException(f"cannot run {describe(program, error)}") from None
+        raise click.ClickException(_why_not(program, error, describe(program, error))) from None
     if machine.kernel.strace is not None:
         machine.kernel.strace.launched(task, os.fsencode(program), argv, len(envp))
     if options["run"]:
         return run(machine)
     return _serve(machine, address, options, task)
+
+
+def _why_not(program: str, error: Any, known: str) -> str:
+    """A sentence that says what to do."""
+    from emulator.debug.errno_text import TEXT
+
+    if hasattr(error, "why"):
+        return f"cannot run {known}"
+    remedy = {"ENOENT": "; give the program's path, or a name that is in PATH"}.get(error.errno.name, "")
+    return f"cannot run {program}: {TEXT.get(error.errno, 'error')} ({error.errno.name}){remedy}"
 
 
 def run(machine: Machine) -> int:
@@ -343,12 +365,16 @@ def _serve(machine: Machine, address: str, options: dict[str, Any], task: Any) -
     import trio
 
     from emulator.debug.target import EmulatorTarget, LaunchingTarget
-    from gdbstub.server import Ending, parse_address, serve
+    from gdbstub.server import Address, Ending, StdioAddress, parse_address, serve
 
-    try:
-        where = parse_address("-" if address == "stdio" else address.replace("localhost:", "127.0.0.1:"))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    where: Address
+    if options["stdio"] is not None:
+        where = StdioAddress(*options["stdio"])
+    else:
+        try:
+            where = parse_address(address.replace("localhost:", "127.0.0.1:"))
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
     target = (LaunchingTarget if options["multi"] or options["keep"] else EmulatorTarget)(machine, _to_stderr)
     if isinstance(target, LaunchingTarget):
         target.environment = _environment(options)
