@@ -89,7 +89,7 @@ class PointsAbility(RegistersAbility):
     points: dict[int, PointSet]
     claims: dict[tuple[int, int], int]  # (id of page table, address) -> how many processes inserted it
     # Removed by the client, still in the engine: gdb removes every breakpoint at each stop, and to step over one, only
-    # to insert it again; taking it out and putting it back would cost a translation each time.  A hit is not reported.
+    # to insert it again; taking it out and putting it back would cost a translation each time.  A hit takes it out.
     lingering: dict[tuple[int, int], PageTable]
 
     def _points(self, process: int) -> PointSet:
@@ -155,7 +155,7 @@ class PointsAbility(RegistersAbility):
         self.lingering[key] = table
 
     def remove_lingering(self) -> None:
-        """Before anything runs freely: take out what was removed and not inserted again."""
+        """Take out what was removed and not inserted again."""
         for (_, address), table in self.lingering.items():
             self.kernel.cpu.remove_breakpoint(table, address)
         self.lingering.clear()
@@ -165,7 +165,10 @@ class PointsAbility(RegistersAbility):
         points = self.points.get(task.group.tgid)
         point = points.breakpoints.get(address) if points is not None else None
         if point is None:
-            return False  # another process' claim on shared memory
+            table = task.space.table
+            if self.lingering.pop((id(table), address), None) is not None:
+                self.kernel.cpu.remove_breakpoint(table, address)
+            return False  # or another process' claim on shared memory
         if point.conditions and not self._true(task, point.conditions):
             return False
         if point.commands:

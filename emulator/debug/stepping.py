@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SLICE_NS = 3_000_000
 _FIRST_SLICE, _MAX_SLICE = 200_000, 4_000_000
 _KILL_SLICES = 64
+_MAX_LINGERING = 256
 _FORK_KINDS = {
     events.ForkKind.FORK: gdb.ForkKind.FORK,
     events.ForkKind.VFORK: gdb.ForkKind.VFORK,
@@ -67,7 +68,7 @@ class SteppingAbility(CatchAbility):
         """Mark every thread for what it is to do."""
         self.captured.clear()
         self._looked_up.clear()
-        if self.lingering and any(action.kind is not ResumeKind.STEP for action in actions):
+        if len(self.lingering) > _MAX_LINGERING:
             self.remove_lingering()
         single = actions[0] if len(actions) == 1 else None
         non_stop = self.settings.non_stop
