@@ -135,7 +135,7 @@ class Core:
         self._table: PageTable | None = None
         self.clock = 0
         self._limit = 0
-        self._stop = self._attention = self._crowded = self._running = False
+        self._stop = self._attention = self._crowded = self._running = self._soft = False
         self._why = Why.NONE
         self._last: tuple[int, int] | None = None  # address and size of the block that runs
         self._blocks: dict[tuple[int, int], Block] = {}
@@ -348,7 +348,8 @@ class Core:
         if block.resumable and block.count == 1 and self._last != (addr, size):
             self._resumed(addr)
         skipped = block.only_point_first and addr == self._skip_pc
-        if (block.stop and not skipped) or self.clock + block.count > self._limit:
+        fits = self.clock + block.count <= self._limit or (self._soft and self.clock < self._limit)
+        if (block.stop and not skipped) or not fits:
             self._pending = block
             self._why = Why.BLOCK
             uclib.uc_emu_stop(uc)
@@ -819,8 +820,9 @@ class Core:
             raise RuntimeError("the CPU is running")
         self._space  # noqa: B018 - raises without one
 
-    def run(self, until: int, skip_breakpoint: bool = False, /) -> Exit:
-        """Run until the clock says so or something happens."""
+    def run(self, until: int, skip_breakpoint: bool = False, soft: bool = False, /) -> Exit:
+        """Run until the clock says so or something happens; `soft` lets the block that passes `until` end."""
+        self._soft = soft
         self._begin()
         self._skip_pc = self._pc if skip_breakpoint and self._pc in self._space.points else NOWHERE
         self._running = True
@@ -845,7 +847,7 @@ class Core:
                     self._crowded = False
                     self._flush(self._runner)
                     self._runner.crowd = min(self._runner.crowd * 2, 1 << 19)
-                if self._attention:
+                if self._attention or self.clock >= until:
                     continue
                 self._run_stepper(min(self._pending.count, until - self.clock))
                 self._skip_pc = NOWHERE

@@ -482,7 +482,7 @@ static enum Answer run_until(Core *c, uint64_t until)
                 if (c->runner.crowd < 1 << 19)
                     c->runner.crowd *= 2;
             }
-            if (c->attention && !c->arena->bus_frame)
+            if ((c->attention && !c->arena->bus_frame) || c->clock >= until)
                 continue;
             uint64_t n = c->pending.count & ~S_STOP;
             if (!c->attention)
@@ -609,11 +609,12 @@ static bool may_run(Core *c)
 static PyObject *core_run(Core *c, PyObject *const *args, Py_ssize_t n)
 {
     if (n < 1 || !may_run(c))
-        return n < 1 ? PyErr_Format(PyExc_TypeError, "run(until, skip_breakpoint=False)") : NULL;
+        return n < 1 ? PyErr_Format(PyExc_TypeError, "run(until, skip_breakpoint=False, soft=False)") : NULL;
     uint64_t until = PyLong_AsUnsignedLongLong(args[0]);
     if (PyErr_Occurred())
         return NULL;
     int skip = n > 1 ? PyObject_IsTrue(args[1]) : 0;
+    c->soft = n > 2 && PyObject_IsTrue(args[2]);
     uint64_t pc = core_reg(c, c->live, c->reg_pc);
     c->skip_pc = skip && c->table->n_points && table_has_point(c->table, pc) ? pc : NOWHERE;
     enum Answer got;

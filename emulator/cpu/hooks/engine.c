@@ -142,7 +142,8 @@ static __attribute__((noinline)) void block_slow(Core *c, Slot *s)
     if (s->flags & B_RESUMED)
         resumed(c, s);
     uint32_t flags = s->flags & ~B_RESUMED;
-    if ((!flags || (flags == B_POINT_FIRST && s->addr == c->skip_pc)) && c->clock + n <= c->limit) {
+    bool fits = c->clock + n <= c->limit || (c->soft && c->clock < c->limit);
+    if (fits && (!flags || (flags == B_POINT_FIRST && s->addr == c->skip_pc))) {
         c->skip_pc = NOWHERE;
         c->clock += n;
         c->last = s;

@@ -83,6 +83,7 @@ typedef struct Core {
     uint64_t steps_left, last_pc, range_start, range_end, skip_pc, allow_pc;
     volatile int stop, attention; /* come back at the next block or instruction */
     bool crowded, probing, watching, again;
+    bool soft; /* the block that passes the limit may run to its end */
     enum Why why;
     Engine runner, stepper, *live;
     Arena *arena;

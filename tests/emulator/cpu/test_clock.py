@@ -184,3 +184,19 @@ def test_two_runs_with_other_stops_are_the_same_run(tmp_path: Path) -> None:
     stepped = Bare(code)
     assert stepped.cpu.step(30_000) is Simple.BUDGET
     assert stepped.cpu.read_file() == whole.cpu.read_file()
+
+
+def test_a_soft_limit_ends_with_its_block(tmp_path: Path) -> None:
+    code, at = assemble(tmp_path, "again: add rax, 1; nop; nop; nop; jmp again")
+    m = Bare(code)
+    assert m.cpu.run(12, False, True) is Simple.BUDGET
+    assert (m.cpu.clock, m.read("rip")) == (15, at["again"])
+    assert m.cpu.run(15, False, True) is Simple.BUDGET
+    assert m.cpu.clock == 15
+    assert m.cpu.run(17) is Simple.BUDGET
+    assert m.cpu.run(18, False, True) is Simple.BUDGET
+    assert m.cpu.clock == 20
+    m.cpu.insert_breakpoint(m.table, CODE + 4)
+    assert m.cpu.run(21, False, True) is Simple.BUDGET
+    assert m.cpu.clock == 21
+    assert m.cpu.run(22, False, True) == BreakpointHit(CODE + 4)
