@@ -54,6 +54,7 @@ log = logging.getLogger("emulator.machine")
 
 _USER_MODE, _RUNNING = CallPhase.NONE, CallPhase.RUNNING
 HOST_POLL_INSNS = 20_000  # look at host fds at least this often while somebody computes
+SOFT_INSNS = 4096  # a block is shorter
 
 
 class Machine:
@@ -105,7 +106,9 @@ class Machine:
                 scheduler.put_back(task)
                 return SliceDone()
             if task.quantum_end <= now:
-                task.quantum_end = now + scheduler.quantum()
+                # From the exact end of the last turn, if it was just passed: a soft end must not move the next one.
+                last = task.quantum_end
+                task.quantum_end = (last if now - last <= SOFT_INSNS else now) + scheduler.quantum()
             kernel.load(task)
             self._turn(task, min(end, task.quantum_end))
             if task.state is TaskState.RUNNABLE and not task.queued:
@@ -147,6 +150,7 @@ class Machine:
             return
         run, set_result = self.cpu.run, self.cpu.set_syscall_result
         entry_of, events, mask = self.table.entries.get, kernel.events, self._mask
+        queue = kernel.scheduler.queue
         while True:
             if task.attention and not return_to_user(kernel, task):
                 return
@@ -154,7 +158,8 @@ class Machine:
                 if events or not self._special_run(task, limit):
                     return
                 continue
-            reason = run(limit)
+            # Alone, where a turn ends decides nothing, and an exact end costs single steps and new translations.
+            reason = run(limit) if queue else run(limit, False, True)
             if type(reason) is Syscall:
                 number, args = reason
                 call.number = number
