@@ -472,7 +472,7 @@ class Machine:
                 kernel.events.append(WatchStop(task, reason))
                 return False
             case Interrupt(number=number):
-                self._trap(task, traps.of(number))
+                self._trap(task, traps.of(number, self.cpu.read(task.arch.pc)))
             case Undefined(reason=why):
                 if why:
                     kernel.advise(task, why)
@@ -493,6 +493,10 @@ class Machine:
             cpu.write(task.arch.pc, cpu.read(task.arch.pc) - trap.rewind)
         code = trap.code if trap.code_of is None else trap.code_of(cpu) or trap.code
         address = cpu.read(task.arch.pc) if trap.at_pc else 0
+        if trap.address_of is not None:
+            address = trap.address_of(cpu, task.memory)
+        if trap.kind is FaultKind.ALIGNMENT:
+            task.fault = Fault(trap.kind, address)
         signals.force(task, Siginfo(trap.signo, code, addr=address))
 
     def _page_fault(self, task: Task, address: int, access: Access, mapped: bool) -> bool:

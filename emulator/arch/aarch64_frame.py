@@ -37,6 +37,8 @@ _CONTEXT = struct.Struct("<Q31QQQQ")  # fault_address, x0..x30, sp, pc, pstate
 
 def syndrome(fault: Fault | None) -> tuple[int, int]:
     """Return (fault_address, ESR_EL1) as a fault taken from EL0 leaves them; ESR 0 means: no esr_context."""
+    if fault is not None and fault.kind is FaultKind.ALIGNMENT:
+        return fault.address, 0x24 << 26 | 1 << 25 | 0x21
     if fault is None or fault.kind is not FaultKind.PAGE:
         return 0, 0
     exception_class = 0x20 if fault.access is Access.FETCH else 0x24

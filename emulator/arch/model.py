@@ -211,6 +211,7 @@ class FaultKind(Enum):
     PRIVILEGED = "privileged"
     BREAKPOINT = "breakpoint"
     STEP = "step"
+    ALIGNMENT = "alignment"
 
 
 @dataclass(frozen=True, slots=True)

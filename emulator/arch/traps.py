@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from emulator.abi.signals import (
+    BUS_ADRALN,
     FPE_FLTDIV,
     FPE_FLTINV,
     FPE_FLTOVF,
@@ -32,6 +33,12 @@ class Reads(Protocol):
     def read(self, name: str) -> int: ...
 
 
+class Memory(Protocol):
+    """Guest memory."""
+
+    def read(self, address: int, count: int, /) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Trap:
     """One exception: `at_pc` says si_addr is the program counter (else 0); `code_of` refines si_code from registers."""
@@ -41,6 +48,7 @@ class Trap:
     at_pc: bool = False
     kind: FaultKind = FaultKind.PRIVILEGED
     code_of: Callable[[Reads], int] | None = None
+    address_of: Callable[[Reads, Memory], int] | None = None  # si_addr, where it is neither pc nor 0
     rewind: int = 0  # the engine reports it behind an instruction of so many bytes, the CPU faults at it
     error_code: int = 0
 
@@ -57,8 +65,13 @@ class Traps:
     no_page_fault: Callable[[int], bool] = lambda _address: False  # this address faults as `privileged` does
     kernel_start: int = 1 << 64  # from here on a page fault says "protection", whatever is there
 
-    def of(self, number: int) -> Trap:
+    pc_alignment: int = 1  # elsewhere an instruction fetch faults as `misaligned`
+    misaligned: Trap | None = None
+
+    def of(self, number: int, pc: int) -> Trap:
         """Return the trap the engine's interrupt `number` is."""
+        if self.misaligned is not None and pc % self.pc_alignment:
+            return self.misaligned
         found = self.interrupts.get(number)
         if found is not None:
             return found
@@ -117,12 +130,23 @@ X86_TRAPS = Traps(
     kernel_start=(1 << 64) - (1 << 47),
 )
 
+
+def _exclusive_address(regs: Reads, memory: Memory) -> int:
+    """Return the address of the exclusive or atomic access at pc: the base register, without an offset."""
+    word = int.from_bytes(memory.read(regs.read("pc"), 4), "little")
+    base = word >> 5 & 31
+    return regs.read("sp" if base == 31 else f"x{base}")
+
+
 # Unicorn reports QEMU's EXCP_* of target/arm/cpu.h.
 AARCH64_TRAPS = Traps(
     interrupts={
         1: Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True, kind=FaultKind.UNDEFINED),
+        4: Trap(Signal.SIGBUS, BUS_ADRALN, kind=FaultKind.ALIGNMENT, address_of=_exclusive_address),
         7: Trap(Signal.SIGTRAP, TRAP_BRKPT, at_pc=True, kind=FaultKind.BREAKPOINT),
     },
+    pc_alignment=4,
+    misaligned=Trap(Signal.SIGBUS, BUS_ADRALN, at_pc=True, kind=FaultKind.ALIGNMENT),
     undefined=Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True),
     privileged=Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True),
     other=Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True),

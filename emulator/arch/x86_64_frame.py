@@ -40,6 +40,7 @@ _TRAPS = {
     FaultKind.PAGE: 14,
     FaultKind.X87: 16,
     FaultKind.SIMD: 19,
+    FaultKind.ALIGNMENT: 17,
 }
 
 
