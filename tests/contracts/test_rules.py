@@ -35,7 +35,9 @@ def isa_questions(module: Module) -> Iterator[str]:
 
 
 def test_nobody_asks_which_isa_it_is() -> None:
-    assert [line for module in every("emulator.arch", "emulator.abi") for line in isa_questions(module)] == []
+    # The Python twin of hooks.c knows the engines' ISAs as hooks.c does: by the number it is given.
+    asked = every("emulator.arch", "emulator.abi", "emulator.cpu.py")
+    assert [line for module in asked for line in isa_questions(module)] == []
 
 
 def host_calls(module: Module) -> Iterator[str]:

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.gdb.clients import emugdb, serving
+from tests.gdb.clients import serving
 from tests.native.harness import BUILD, ROOT, locked
 
 SYSCALLS = Path(__file__).resolve().parent / "syscalls.c"
@@ -119,7 +119,8 @@ def still_serves(port: int) -> bool:
 
 def fuzz_server(rng: random.Random, until: float, program: str = "/bin/sleep") -> str | None:
     """Garbage clients, one after another; a complaint or None."""
-    with serving(emugdb(Path(program), "1000", options=("--keep",))) as server:
+    command = [sys.executable, "-m", "emulator", "--keep", "127.0.0.1:0", program, "1000"]
+    with serving(command) as server:
         while time.monotonic() < until:
             state = rng.getstate()
             garbage_session(rng, server.port)

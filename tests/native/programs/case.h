@@ -141,6 +141,14 @@ static inline char *page_end(int prot)
     return p + 4096;
 }
 
+/* Whoever started us may ignore some signals (nohup, a background job): the cases are about a fresh process. */
+__attribute__((constructor)) static void case_signals(void)
+{
+    signal(SIGHUP, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
+    signal(SIGQUIT, SIG_DFL);
+}
+
 static inline int file_with(const char *path, const char *text)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0644);

@@ -56,9 +56,13 @@ int main(void)
     TELL("waitid says", "%s", kind(&info, c));
     CASE("waitid takes it", waitid(P_PID, c, 0, WEXITED));
     CASE("gone", waitid(P_PID, c, &info, WEXITED));
-    if (!(c = fork()))
+    /* A group of its own: in an orphaned one SIGTSTP would be dropped. */
+    if (!(c = fork())) {
+        setpgid(0, 0);
         for (;;)
             pause();
+    }
+    setpgid(c, c);
     CASE("no hang", waitpid(c, &s, WNOHANG));
     memset(&info, 9, sizeof info);
     CASE("waitid no hang", waitid(P_PID, c, &info, WEXITED | WNOHANG));
