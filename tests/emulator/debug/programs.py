@@ -85,6 +85,24 @@ joined:
     syscall
 """
 
+#: The child spins, the parent goes to `parent`.
+FORK = """
+.globl _start, parent, child
+_start:
+    mov $57, %eax
+    syscall
+    test %eax, %eax
+    jnz parent
+child:
+    inc %rbx
+    jmp child
+parent:
+    nop
+    mov $60, %eax
+    xor %edi, %edi
+    syscall
+"""
+
 
 @cache
 def build(source: str) -> Path:

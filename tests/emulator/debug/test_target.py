@@ -17,6 +17,8 @@ from gdbstub.agent import compile_expression
 from gdbstub.errors import FileError, MemoryUnreadable, NoSuchThread, TargetError, ThreadExited
 from gdbstub.signals import Signal
 from gdbstub.stop import (
+    Forked,
+    ForkKind,
     NoResumed,
     ProcessExited,
     ProcessSignalled,
@@ -29,7 +31,7 @@ from gdbstub.stop import (
     Watchpoint,
     WatchType,
 )
-from gdbstub.target import BreakpointKind, OpenFlags, ResumeAction, ResumeKind, Stop, Waiting
+from gdbstub.target import RUNNING, BreakpointKind, OpenFlags, ResumeAction, ResumeKind, Stop, Waiting
 from gdbstub.thread_id import EVERY, ThreadId
 from tests.emulator.debug import programs
 
@@ -317,6 +319,40 @@ def test_monitor_commands_answer(loop: Rig) -> None:
     assert "strace is off" in commands["strace"].run(["off"])
     assert commands["set"].run(["debug", "0"]) == "Debug output disabled.\n"
     assert commands["clock"].run([]) == "0\n"
+
+
+def test_undebugged_processes_run_on_and_can_be_attached() -> None:
+    rig = Rig(programs.FORK)
+    assert rig.target.run_beside() is None
+    rig.break_at("parent")
+    rig.go()
+    child = rig.pid + 1
+    clock = rig.machine.cpu.clock
+    assert rig.target.run_beside() is RUNNING
+    assert rig.machine.cpu.clock > clock
+    attacher = LaunchingTarget(rig.machine)
+    attacher.attached()
+    stop = attacher.attach(child)
+    assert stop == Stopped(ThreadId(child, child), Signal.SIGTRAP, core=0)
+    with pytest.raises(TargetError):
+        attacher.attach(31000)
+    attacher.kill(child)
+    assert not rig.machine.kernel.groups[child].tasks  # a zombie: its parent has not waited
+
+
+def test_fork_events_stop_both_sides_and_give_the_child_its_points() -> None:
+    rig = Rig(programs.FORK)
+    rig.target.set_fork_events(fork=True, vfork=True, exec_=True)
+    rig.break_at("child")
+    stop = rig.go()
+    child = ThreadId(rig.pid + 1, rig.pid + 1)
+    assert stop == Stopped(rig.thread, Signal.SIGTRAP, Forked(ForkKind.FORK, child), core=0)
+    assert list(rig.target.threads()) == [rig.thread, child]
+    rig.target.resume([ResumeAction(ResumeKind.CONTINUE, child)])
+    assert rig.wait() == Stopped(child, Signal.SIGTRAP, SoftwareBreakpoint(), core=0)
+    rig.target.set_pass_signals(frozenset({Signal.SIGCHLD}))
+    rig.target.kill(child.pid)
+    assert rig.go() == ProcessExited(rig.pid, 0)
 
 
 def test_launch() -> None:
