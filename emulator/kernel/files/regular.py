@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import stat
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from emulator.abi.errno import E
 from emulator.abi.fcntl import O
@@ -17,6 +18,7 @@ from emulator.abi.signals import Signal
 from emulator.errors import LinuxError
 from emulator.kernel import signals
 from emulator.kernel.files.description import Description, ReadBuffers, Stat, WriteBuffers, gather, total
+from emulator.kernel.files.virtual import pack_dirent
 from emulator.kernel.host import HostDirectory
 from emulator.kernel.thread_group import RLIM_INFINITY, RLIMIT_FSIZE
 
@@ -31,6 +33,7 @@ _SETTABLE = O.APPEND | O.NONBLOCK | O.ASYNC | O.DIRECT | O.NOATIME
 
 
 _MEMORY_MAGIC = frozenset((0x01021994, 0x958458F6, 0x858458F6))
+DT_UNKNOWN = 0
 MAX_BYTES = (1 << 63) - 1  # file_mmap_size_max
 
 
@@ -152,7 +155,7 @@ class RegularFile(HostFile):
 class HostDirectoryDescription(HostFile):
     """A directory of the host."""
 
-    __slots__ = ("_directory",)
+    __slots__ = ("_directory", "_mounts_listed")
 
     kind = "directory"
     seekable = True
@@ -161,6 +164,7 @@ class HostDirectoryDescription(HostFile):
     def __init__(self, walker: Walker, fd: int, flags: int) -> None:
         super().__init__(walker, fd, flags)
         self._directory: HostDirectory | None = HostDirectory(walker.host, fd)
+        self._mounts_listed = False
 
     def close(self) -> None:
         self._fd = -1
@@ -182,13 +186,29 @@ class HostDirectoryDescription(HostFile):
         raise LinuxError(E.EBADF)
 
     def seek(self, offset: int, whence: int) -> int:
+        self._mounts_listed = False
         return self.host.lseek(self._fd, offset, whence)
 
     def position(self) -> int:
         return self.host.lseek(self._fd, 0, 1)
 
     def getdents(self, t: Task, size: int) -> bytes:
-        return self.host.getdents64(self._fd, min(size, 1 << 20))
+        found = self.host.getdents64(self._fd, min(size, 1 << 20))
+        if found or not self.walker.root_path or self._mounts_listed:
+            return found
+        self._mounts_listed = True
+        return self._mount_points()
+
+    def _mount_points(self) -> bytes:
+        """What a root of its own need not have and the guest finds there all the same: /proc, /dev."""
+        names = self.walker.mounts.get(self.walker.guest_path(self._fd), {})
+        records = b""
+        for name in sorted(names):
+            try:
+                self.host.stat(name, self._fd, False)
+            except LinuxError:
+                records += pack_dirent(crc32(name) | 1 << 32, (1 << 62) + len(records), DT_UNKNOWN, name)
+        return records
 
 
 class PathDescription(HostFile):
