@@ -287,12 +287,17 @@ def run(machine: Machine) -> int:
     while True:
         event = machine.run(_RUN_SLICE)
         console.deliver()
-        if type(event) is Idle:
-            console.wait(event)
-        elif type(event) is AllExited:
+        if type(event) is AllExited:
             if machine.kernel.strace is not None:
                 machine.kernel.strace.finished(event.status)
             return exit_status(event.status)
+        if console.first_has_left():
+            status = exit_status(machine.kernel.first_status)
+            if os.fork():
+                return status  # as natively: whoever waits for the program goes on, its children stay behind
+            console.let_go()
+        if type(event) is Idle:
+            console.wait(event)
 
 
 class _WokenError(Exception):
@@ -308,10 +313,13 @@ class _Console:
         self.machine = machine
         self.pending: list[int] = []
         self.sleeping = False
+        self.detached = False
+        self.caught: list[int] = []
         self.keyboard = {signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH}
         for number in (*self.keyboard, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._caught)
+                self.caught.append(number)
 
     def _caught(self, number: int, _frame: object) -> None:
         self.pending.append(number)
@@ -319,6 +327,19 @@ class _Console:
         if self.sleeping:
             self.sleeping = False
             raise _WokenError
+
+    def first_has_left(self) -> bool:
+        """Has the program ended while others of its making go on? Said once."""
+        first = self.machine.kernel.first_group
+        return not self.detached and first is not None and not first.tasks
+
+    def let_go(self) -> None:
+        """There is no first process to hand signals to any more: they are for the emulator itself."""
+        import signal
+
+        self.detached = True
+        for number in self.caught:
+            signal.signal(number, signal.SIG_DFL)
 
     def wait(self, idle: Idle) -> None:
         """Sleep until the machine has something to do, or a signal comes."""
