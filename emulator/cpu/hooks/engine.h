@@ -130,6 +130,8 @@ typedef struct Core {
     uint64_t n_fills, n_flushes, n_switches, n_steps, n_starts;
 } Core;
 
+void speed_up_floats(const Unicorn *u);
+
 /* hooks */
 void core_hook(Core *c);
 void core_forget(Core *c, uint64_t addr); /* what is known of the block there */
