@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 from gdbstub.encoding import to_hex
-from gdbstub.errors import Malformed, NoSuchThread, TargetError
+from gdbstub.errors import NoSuchThread, TargetError
 from gdbstub.registry import OK, Reply, Verdict
 from gdbstub.stop import (
     NoResumed,
@@ -24,7 +24,7 @@ from gdbstub.stop import (
     format_stop,
 )
 from gdbstub.target import LaunchSettings, ResumeAction, Target
-from gdbstub.thread_id import ALL, ANY, EVERY, SOME, ThreadId, format_thread_id, parse_thread_id
+from gdbstub.thread_id import ANY, EVERY, SOME, ThreadId, format_thread_id, parse_thread_id
 
 PACKET_SIZE = 0x40000  # gdb takes no more than 0x80000
 
@@ -210,10 +210,3 @@ def registers_hex(values: Sequence[bytes | None], sizes: Sequence[int]) -> bytes
         return b"".join(
             b"xx" * size if value is None else to_hex(value) for value, size in zip(values, sizes, strict=True)
         )
-
-
-def whole_process(process: int) -> ThreadId:
-    """The pattern for all threads of a process."""
-    if process < 0 and process != ALL:
-        raise Malformed(f"not a process: {process}")
-    return ThreadId(process, ALL)

@@ -102,7 +102,6 @@ class Registry:
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
-        self._objects: dict[str, Row] = {}
         self._closed = False
 
     def add(self, row: Row) -> None:
@@ -146,13 +145,14 @@ def _converter(annotation: object) -> Callable[[bytes], object]:
     if (known := _CONVERTERS.get(annotation)) is not None:
         return known
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        enum = annotation
+        name = annotation.__name__
+        members = {each.value: each for each in annotation}
 
         def member(data: bytes) -> object:
-            try:
-                return enum(hex_number(data))
-            except ValueError:
-                raise Malformed(f"no {enum.__name__}: {data[:20]!r}") from None
+            found = members.get(hex_number(data))
+            if found is None:
+                raise Malformed(f"no {name}: {data[:20]!r}")
+            return found
 
         return member
     raise TypeError(f"no way to read a {annotation!r} from a packet")

@@ -61,7 +61,6 @@ class StdioAddress:
 
 
 Address = TcpAddress | UnixAddress | StdioAddress
-DEFAULT_PORT = 1234
 
 
 def parse_address(text: str) -> Address:

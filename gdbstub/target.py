@@ -377,7 +377,6 @@ class LibraryList:
 
     libraries: tuple[Library, ...] = ()
     main_link_map: int = 0
-    first_namespace: int = 0  # `lmid` of the list that start= begins in
 
 
 @runtime_checkable

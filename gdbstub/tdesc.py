@@ -5,7 +5,7 @@ Rule: regnums are positions: the registers of the features in order, numbered fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from xml.sax.saxutils import quoteattr
 
@@ -43,7 +43,6 @@ class TargetDescription:
     big_endian: bool = False
     expedited: tuple[int, ...] = ()
     pc: int = 0
-    extra: dict[str, str] = field(default_factory=dict, hash=False)
 
     @cached_property
     def registers(self) -> tuple[RegisterDescription, ...]:

@@ -164,7 +164,7 @@ class LibrariesAbility(Core):
         try:
             if start:
                 found = [library for library, _ in walk(reader, start, prev, namespace)]
-                return LibraryList(tuple(found), 0, namespace)
+                return LibraryList(tuple(found))
             first = find_r_debug(task)
             if not first:
                 return LibraryList()
@@ -174,7 +174,7 @@ class LibrariesAbility(Core):
                     main = entries[0].link_map
                     entries = entries[1:]
                 found += entries
-            return LibraryList(tuple(found), main, first)
+            return LibraryList(tuple(found), main)
         except MemoryFault:
             return LibraryList(tuple(found), main)
 
