@@ -466,6 +466,8 @@ class Machine:
                 kernel.events.append(BreakpointStop(task, address))
                 return False
             case WatchHit():
+                if task.trace is not None:
+                    ptrace.watch_hit(kernel, task, reason)
                 debugger = kernel.debugger
                 if debugger is None or not debugger.wants_watch(task, reason):
                     return True

@@ -6,14 +6,19 @@ goes, cuts the tie at once, so no request ever meets a dead task.  Source: ptrac
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum, IntFlag
 from typing import TYPE_CHECKING
 
-from emulator.abi.signals import CLD_TRAPPED, SI_USER, SIG_IGN, Sa, Siginfo, Signal
+from emulator.abi.errno import E
+from emulator.abi.signals import CLD_TRAPPED, SI_USER, SIG_IGN, TRAP_HWBKPT, Sa, Siginfo, Signal
+from emulator.cpu.exits import WatchHit, WatchKind
+from emulator.errors import LinuxError
 from emulator.kernel import signals
 from emulator.kernel.tasks import TaskState
 
 if TYPE_CHECKING:
+    from emulator.cpu.mmu import PageTable
     from emulator.kernel.kernel import Kernel
     from emulator.kernel.tasks import Task
 
@@ -70,6 +75,7 @@ class Trace:
         "message",
         "notify",
         "options",
+        "points",
         "report",
         "resume_info",
         "seized",
@@ -98,6 +104,7 @@ class Trace:
         self.event_pending = 0
         self.step_exit = False
         self.debug_registers = [0] * 8
+        self.points: list[DebugPoint] = []
 
     @property
     def stops_at_calls(self) -> bool:
@@ -206,10 +213,60 @@ def event_trap(kernel: Kernel, task: Task) -> None:
 
 
 def write_debug_register(kernel: Kernel, task: Task, number: int, value: int) -> None:
-    """PTRACE_POKEUSER of u_debugreg: remembered."""
+    """PTRACE_POKEUSER of u_debugreg: data watchpoints; execution breakpoints by register are EIO."""
     trace = task.trace
-    if trace is not None:
-        trace.debug_registers[number] = value
+    if trace is None:
+        return
+    wanted = trace.debug_registers.copy()
+    wanted[number] = value
+    points = []
+    for slot in range(4):
+        if not wanted[7] >> 2 * slot & 3:
+            continue
+        access, length = wanted[7] >> (16 + 4 * slot) & 3, _DR_LENGTHS[wanted[7] >> (18 + 4 * slot) & 3]
+        if access not in _DR_KINDS:
+            raise LinuxError(E.EIO)
+        points.append(DebugPoint(slot, task.space.table, wanted[slot], length, _DR_KINDS[access]))
+    _remove_points(kernel, task, trace)
+    trace.debug_registers = wanted
+    trace.points = points
+    for point in points:
+        kernel.cpu.insert_watchpoint(point.table, point.address, point.length, point.kind)
+
+
+_DR_LENGTHS = (1, 2, 8, 4)
+_DR_KINDS = {1: WatchKind.WRITE, 3: WatchKind.ACCESS}
+
+
+@dataclass(frozen=True, slots=True)
+class DebugPoint:
+    """A data watchpoint a tracer has set in a debug register."""
+
+    slot: int
+    table: PageTable
+    address: int
+    length: int
+    kind: WatchKind
+
+
+def _remove_points(kernel: Kernel, task: Task, trace: Trace) -> None:
+    for point in trace.points:
+        if task.space is not None and task.space.table is point.table:  # else they went with the old memory
+            kernel.cpu.remove_watchpoint(point.table, point.address, point.length, point.kind)
+    trace.points = []
+
+
+def watch_hit(kernel: Kernel, task: Task, hit: WatchHit) -> None:
+    """A watched range was touched: SIGTRAP, if it is the tracer's of this very thread."""
+    trace = task.trace
+    if trace is None:
+        return
+    slots = [p.slot for p in trace.points if p.address <= hit.address < p.address + p.length]
+    for slot in slots:
+        trace.debug_registers[6] |= 1 << slot
+    if slots:
+        address = kernel.cpu.read(task.arch.pc)
+        signals.force(task, Siginfo(Signal.SIGTRAP, TRAP_HWBKPT, addr=address))
 
 
 def attach(kernel: Kernel, tracer: Task, task: Task, *, seized: bool, options: int = 0) -> None:
@@ -237,6 +294,7 @@ def detach(kernel: Kernel, task: Task, signo: int = 0) -> None:
         return
     trace.tracer.group.tracees.pop(task.uid, None)
     stop, info = trace.stop, trace.info
+    _remove_points(kernel, task, trace)
     task.trace = None
     task.watch_calls = False
     task.attention = True
