@@ -1,4 +1,4 @@
-"""The engines without C: hooks/engine.c and hooks/core.c in Python, same rules, about a hundred times slower.
+"""The engines without C: hooks/engine.c, run.c and core.c in Python, same rules, about a hundred times slower.
 
 Callbacks are ctypes functions; a Python exception in one stops the engine and is raised from `run`.
 """
@@ -182,7 +182,7 @@ class Core:
         return next((n for n in words if (images[0][n : n + 4], images[1][n : n + 4]) == wanted), 0)
 
     def sync_mxcsr(self) -> None:
-        """Bring the SSE exception flags into MXCSR (sync_mxcsr of core.c)."""
+        """Bring the SSE exception flags into MXCSR (core_sync_mxcsr of run.c)."""
         at = self._mxcsr_offset
         if not at:
             return
@@ -601,7 +601,7 @@ class Core:
             self._steps_left += 1
 
     def _mend_flags(self) -> None:
-        """See mend_flags in hooks/core.c: after a fault under a code hook CC_SRC holds the flags, CC_OP must say so."""
+        """See mend_flags in hooks/run.c: after a fault under a code hook CC_SRC holds the flags, CC_OP must say so."""
         if self._isa == Isa.X86_64:
             now = self._save(self._live)
             if now[CC_OP : CC_OP + 4] != CC_OP_EFLAGS:
@@ -710,7 +710,7 @@ class Core:
         return cast(Exit, self._spec["WatchHit"](*self._hit))
 
     def _forget_exception(self) -> None:
-        """See forget_exception in hooks/core.c."""
+        """See forget_exception in hooks/run.c."""
         if self._isa != Isa.X86_64:
             return
         now = self._save(self._live)
@@ -735,7 +735,7 @@ class Core:
         return at
 
     def _run_up_to_page(self, until: int) -> bool:
-        """See run_up_to_page in hooks/core.c."""
+        """See run_up_to_page in hooks/run.c."""
         fault, clock, pc = self._fault, self.clock, self._pc
         near = fault.access == EXEC and pc < fault.address <= pc + MASK + 1
         edge = self._edge(pc, fault.address) if near else pc

@@ -1,4 +1,4 @@
-"""Arena and page tables without C: hooks/arena.c and hooks/table.c in Python, same names, same rules.
+"""Arena and page tables without C: hooks/arena.c, table.c and access.c in Python, same names, same rules.
 
 One thing is missing: without a SIGBUS handler in C, a host file that is truncated under a shared mapping ends the
 process.  Private mappings are read into frames, so they are safe.

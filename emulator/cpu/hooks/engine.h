@@ -132,7 +132,19 @@ typedef struct Core {
 
 void speed_up_floats(const Unicorn *u);
 
-/* hooks */
+/* struct uc_context of <uc_priv.h>: the registers follow a 40-byte header; checked when the core is made. */
+enum { CONTEXT_HEADER = 40 };
+
+enum Answer { A_NONE, A_BUDGET, A_RANGE, A_STOP, A_SYSCALL, A_FAULT, A_BUS, A_INTERRUPT, A_UNDEFINED, A_PRIVILEGED, A_POINT,
+              A_WATCH };
+
+/* run.c */
+enum Answer core_run_until(Core *c, uint64_t until);
+enum Answer core_step_until(Core *c, uint64_t until, uint64_t start, uint64_t end);
+void core_find_mxcsr(Core *c, int reg);
+void core_sync_mxcsr(Core *c);
+
+/* engine.c */
 void core_hook(Core *c);
 void core_forget(Core *c, uint64_t addr); /* what is known of the block there */
 Slot *core_slot(Core *c, uint64_t addr, uint32_t size);

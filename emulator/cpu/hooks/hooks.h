@@ -85,6 +85,7 @@ void raise_linux_error(const char *name);
 #define PTE_SHARED ((uint64_t)128)
 #define PTE_FRAME(e) ((e) >> PAGE_SHIFT)
 #define USER_BITS 48
+#define TOP ((uint64_t)1 << USER_BITS)
 
 typedef struct {
     uint64_t start, end;
@@ -128,6 +129,19 @@ uint64_t table_entry(const Table *t, uint64_t address); /* 0 if absent */
 uint32_t fresh_serial(void);
 uint64_t table_address(const Table *t, uint64_t frame); /* where a Frames' frame is mapped; NOWHERE if it is not */
 const Region *table_region(const Table *t, uint64_t address);
+
+/* methods of PageTable that table.c has and access.c lists */
+PyObject *table_map_anonymous(Table *t, PyObject *args);
+PyObject *table_map_frames(Table *t, PyObject *args, PyObject *kwargs);
+PyObject *table_unmap(Table *t, PyObject *args);
+PyObject *table_protect(Table *t, PyObject *args);
+PyObject *table_move(Table *t, PyObject *args);
+PyObject *table_discard(Table *t, PyObject *args);
+PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
+PyObject *table_fork(Table *t, PyObject *unused);
+PyObject *table_destroy(Table *t, PyObject *unused);
+PyObject *table_resident(Table *t, PyObject *args);
+void table_dealloc(Table *t);
 
 /* ---- instruction scanning -------------------------------------------------------------------------------------- */
 

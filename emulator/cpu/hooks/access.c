@@ -1,0 +1,406 @@
+/* Guest memory from the kernel's and the debugger's side, and the points of an address space: the rest of PageTable. */
+#include "hooks.h"
+#include <string.h>
+
+static void *raise_fault(uint64_t address, int access, enum Touch why)
+{
+    if (why == T_NOMEM) {
+        raise_linux_error("ENOMEM");
+        return NULL;
+    }
+    PyObject *errors = PyImport_ImportModule("emulator.errors");
+    PyObject *abi = PyImport_ImportModule("emulator.abi.memory");
+    PyObject *type = errors ? PyObject_GetAttrString(errors, "MemoryFault") : NULL;
+    PyObject *kinds = abi ? PyObject_GetAttrString(abi, "Access") : NULL;
+    PyObject *kind = kinds ? PyObject_CallFunction(kinds, "i", access) : NULL;
+    PyObject *error = type && kind ? PyObject_CallFunction(type, "KOO", (unsigned long long)address, kind,
+                                                           why == T_UNMAPPED ? Py_False : Py_True)
+                                   : NULL;
+    if (error)
+        PyErr_SetObject(type, error);
+    Py_XDECREF(error);
+    Py_XDECREF(kind);
+    Py_XDECREF(kinds);
+    Py_XDECREF(type);
+    Py_XDECREF(abi);
+    Py_XDECREF(errors);
+    return NULL;
+}
+
+/* Host pointer to `address` for up to the end of its page; a store tells the engines and the watchpoints. */
+static uint8_t *reach(Table *t, uint64_t address, int access, bool force, enum Touch *why)
+{
+    uint64_t pte;
+    *why = table_touch(t, address, access, force, true, &pte);
+    if (*why != T_OK)
+        return NULL;
+    Arena *a = t->arena;
+    uint64_t frame = PTE_FRAME(pte);
+    if (access & P_WRITE && UNLIKELY(a->flags[frame] & F_RAN))
+        arena_note_stale(a, frame);
+    return frame_host(a, frame) + (address & PAGE_MASK);
+}
+
+/* The SIGBUS guard put a zero page under us: the guest pointer is bad. */
+static bool bus_broke(Arena *a)
+{
+    if (LIKELY(!a->bus_frame))
+        return false;
+    a->bus_frame = 0;
+    return true;
+}
+
+static bool note_store(Table *t, uint64_t address, uint64_t size)
+{
+    for (size_t i = 0; i < t->n_watches; i++) {
+        const Watch *w = &t->watches[i];
+        if (!(w->kind & P_WRITE) || w->start >= address + size || w->end <= address)
+            continue;
+        uint64_t at = address > w->start ? address : w->start;
+        PyObject *hit = Py_BuildValue("(KI)", (unsigned long long)at, (unsigned int)w->kind);
+        if (!hit || PyList_Append(t->hits, hit)) {
+            Py_XDECREF(hit);
+            return false;
+        }
+        Py_DECREF(hit);
+    }
+    return true;
+}
+
+static PyObject *read_some(Table *t, uint64_t address, Py_ssize_t n, bool force, bool partial)
+{
+    if (n < 0) {
+        PyErr_SetString(PyExc_ValueError, "negative length");
+        return NULL;
+    }
+    if (!partial && (address > TOP || (uint64_t)n > TOP - address) && n) /* before allocating an absurd length */
+        return raise_fault(address >= TOP ? address : TOP, P_READ, T_UNMAPPED);
+    if (partial && (address >= TOP || (uint64_t)n > TOP - address))
+        n = address >= TOP ? 0 : (Py_ssize_t)(TOP - address);
+    enum Touch why;
+    if (n > (1 << 20)) { /* look before allocating: huge lengths come from guests */
+        uint64_t at = address;
+        while (at < address + (uint64_t)n && reach(t, at, P_READ, force, &why))
+            at = (at & ~PAGE_MASK) + PAGE;
+        if (at < address + (uint64_t)n) {
+            if (!partial)
+                return raise_fault(at, P_READ, why);
+            n = at > address ? (Py_ssize_t)(at - address) : 0;
+        }
+    }
+    PyObject *out = PyBytes_FromStringAndSize(NULL, n);
+    if (!out)
+        return NULL;
+    char *to = PyBytes_AS_STRING(out);
+    Py_ssize_t done = 0;
+    while (done < n) {
+        uint64_t at = address + (uint64_t)done;
+        uint8_t *p = reach(t, at, P_READ, force, &why);
+        if (!p)
+            break;
+        Py_ssize_t chunk = (Py_ssize_t)(PAGE - (at & PAGE_MASK));
+        if (chunk > n - done)
+            chunk = n - done;
+        memcpy(to + done, p, (size_t)chunk);
+        if (bus_broke(t->arena)) {
+            why = T_BUS;
+            break;
+        }
+        done += chunk;
+    }
+    if (done < n) {
+        if (!partial) {
+            Py_DECREF(out);
+            return raise_fault(address + (uint64_t)done, P_READ, why);
+        }
+        _PyBytes_Resize(&out, done);
+    }
+    return out;
+}
+
+static PyObject *table_read(Table *t, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"addr", "n", "force", NULL};
+    unsigned long long address;
+    Py_ssize_t n;
+    int force = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Kn|$p", names, &address, &n, &force))
+        return NULL;
+    return read_some(t, address, n, force, false);
+}
+
+static PyObject *table_read_partial(Table *t, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"addr", "n", "force", NULL};
+    unsigned long long address;
+    Py_ssize_t n;
+    int force = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Kn|$p", names, &address, &n, &force))
+        return NULL;
+    return read_some(t, address, n, force, true);
+}
+
+static PyObject *table_read_cstring(Table *t, PyObject *args)
+{
+    unsigned long long address;
+    Py_ssize_t limit;
+    if (!PyArg_ParseTuple(args, "Kn", &address, &limit))
+        return NULL;
+    enum Touch why;
+    PyObject *out = PyBytes_FromStringAndSize(NULL, 0);
+    for (Py_ssize_t done = 0; out && done < limit;) {
+        uint64_t at = address + (uint64_t)done;
+        uint8_t *p = reach(t, at, P_READ, false, &why);
+        if (!p) {
+            Py_DECREF(out);
+            return raise_fault(at, P_READ, why);
+        }
+        size_t room = PAGE - (at & PAGE_MASK);
+        if ((Py_ssize_t)room > limit - done)
+            room = (size_t)(limit - done);
+        uint8_t *nul = memchr(p, 0, room);
+        Py_ssize_t chunk = nul ? nul - p : (Py_ssize_t)room;
+        PyBytes_ConcatAndDel(&out, PyBytes_FromStringAndSize((char *)p, chunk));
+        if (nul)
+            return out;
+        done += chunk;
+    }
+    Py_XDECREF(out);
+    if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "no NUL within the limit");
+    return NULL;
+}
+
+static PyObject *table_write(Table *t, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"addr", "data", "force", NULL};
+    unsigned long long address;
+    Py_buffer data;
+    int force = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Ky*|$p", names, &address, &data, &force))
+        return NULL;
+    enum Touch why = T_OK;
+    Py_ssize_t done = 0;
+    while (done < data.len) {
+        uint64_t at = address + (uint64_t)done;
+        uint8_t *p = reach(t, at, P_WRITE, force, &why);
+        if (!p)
+            break;
+        Py_ssize_t chunk = (Py_ssize_t)(PAGE - (at & PAGE_MASK));
+        if (chunk > data.len - done)
+            chunk = data.len - done;
+        memcpy(p, (char *)data.buf + done, (size_t)chunk);
+        if (bus_broke(t->arena)) {
+            why = T_BUS;
+            break;
+        }
+        done += chunk;
+    }
+    bool whole = done == data.len;
+    PyBuffer_Release(&data);
+    if (done && t->n_watches && !force && !note_store(t, address, (uint64_t)done))
+        return NULL;
+    if (!whole)
+        return raise_fault(address + (uint64_t)done, P_WRITE, why);
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_buffers(Table *t, PyObject *args)
+{
+    unsigned long long address;
+    Py_ssize_t n;
+    PyObject *access;
+    if (!PyArg_ParseTuple(args, "KnO", &address, &n, &access))
+        return NULL;
+    PyObject *number = PyObject_GetAttrString(access, "_value_");
+    if (!number)
+        return NULL;
+    int kind = (int)PyLong_AsLong(number);
+    Py_DECREF(number);
+    if (PyErr_Occurred())
+        return NULL;
+    PyObject *out = PyList_New(0);
+    uint8_t *run = NULL;
+    Py_ssize_t length = 0, done = 0;
+    while (out && done <= n) {
+        uint8_t *p = NULL;
+        Py_ssize_t chunk = 0;
+        if (done < n) {
+            uint64_t at = address + (uint64_t)done;
+            enum Touch why;
+            p = reach(t, at, kind, false, &why);
+            if (!p) {
+                Py_DECREF(out);
+                return raise_fault(at, kind, why);
+            }
+            chunk = (Py_ssize_t)(PAGE - (at & PAGE_MASK));
+            if (chunk > n - done)
+                chunk = n - done;
+        }
+        if (run && p == run + length) {
+            length += chunk;
+        } else {
+            if (run) {
+                PyObject *view = PyMemoryView_FromMemory((char *)run, length, kind & P_WRITE ? PyBUF_WRITE : PyBUF_READ);
+                if (!view || PyList_Append(out, view))
+                    Py_CLEAR(out);
+                Py_XDECREF(view);
+            }
+            run = p;
+            length = chunk;
+        }
+        if (done == n)
+            break;
+        done += chunk;
+    }
+    if (out && kind & P_WRITE && t->n_watches && !note_store(t, address, (uint64_t)n))
+        Py_CLEAR(out);
+    return out;
+}
+
+static PyObject *table_take_hits(Table *t, PyObject *unused)
+{
+    PyObject *hits = t->hits, *fresh = PyList_New(0);
+    if (!fresh)
+        return NULL;
+    t->hits = fresh;
+    return hits;
+}
+
+/* ---- points from Python ----------------------------------------------------------------------------------------------- */
+
+static PyObject *table_insert_point(Table *t, PyObject *args)
+{
+    unsigned long long address;
+    if (!PyArg_ParseTuple(args, "K", &address))
+        return NULL;
+    size_t i = table_first_point(t, address);
+    if (i < t->n_points && t->points[i] == address)
+        Py_RETURN_NONE;
+    if (t->n_points == t->cap_points) {
+        size_t cap = t->cap_points ? t->cap_points * 2 : 16;
+        uint64_t *p = PyMem_RawRealloc(t->points, cap * sizeof *p);
+        if (!p)
+            return PyErr_NoMemory();
+        t->points = p;
+        t->cap_points = cap;
+    }
+    memmove(&t->points[i + 1], &t->points[i], (t->n_points - i) * sizeof *t->points);
+    t->points[i] = address;
+    t->n_points++;
+    t->serial = fresh_serial();
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_remove_point(Table *t, PyObject *args)
+{
+    unsigned long long address;
+    if (!PyArg_ParseTuple(args, "K", &address))
+        return NULL;
+    size_t i = table_first_point(t, address);
+    if (i < t->n_points && t->points[i] == address) {
+        memmove(&t->points[i], &t->points[i + 1], (--t->n_points - i) * sizeof *t->points);
+        t->serial = fresh_serial();
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_insert_watch(Table *t, PyObject *args)
+{
+    unsigned long long start, length;
+    unsigned int kind;
+    if (!PyArg_ParseTuple(args, "KKI", &start, &length, &kind))
+        return NULL;
+    if (!length || start >= TOP || length > TOP - start || !(kind & 3) || kind & ~3u) {
+        PyErr_SetString(PyExc_ValueError, "bad watchpoint");
+        return NULL;
+    }
+    for (size_t i = 0; i < t->n_watches; i++)
+        if (t->watches[i].start == start && t->watches[i].end == start + length && t->watches[i].kind == kind) {
+            t->watches[i].refs++;
+            Py_RETURN_NONE;
+        }
+    if (t->n_watches == t->cap_watches) {
+        size_t cap = t->cap_watches ? t->cap_watches * 2 : 8;
+        Watch *p = PyMem_RawRealloc(t->watches, cap * sizeof *p);
+        if (!p)
+            return PyErr_NoMemory();
+        t->watches = p;
+        t->cap_watches = cap;
+    }
+    t->watches[t->n_watches++] = (Watch){start, start + length, kind, 1};
+    t->epoch++;
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_remove_watch(Table *t, PyObject *args)
+{
+    unsigned long long start, length;
+    unsigned int kind;
+    if (!PyArg_ParseTuple(args, "KKI", &start, &length, &kind))
+        return NULL;
+    for (size_t i = 0; i < t->n_watches; i++)
+        if (t->watches[i].start == start && t->watches[i].end == start + length && t->watches[i].kind == kind) {
+            if (!--t->watches[i].refs)
+                t->watches[i] = t->watches[--t->n_watches];
+            t->epoch++;
+            break;
+        }
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_touch_code(Table *t, PyObject *args)
+{
+    unsigned long long start, length;
+    if (!PyArg_ParseTuple(args, "KK", &start, &length))
+        return NULL;
+    for (uint64_t at = start & ~PAGE_MASK; at < TOP && at < start + length; at += PAGE) {
+        uint64_t pte = table_entry(t, at);
+        if (pte && t->arena->flags[PTE_FRAME(pte)] & F_RAN)
+            arena_note_stale(t->arena, PTE_FRAME(pte));
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_get_arena(Table *t, void *unused)
+{
+    Py_INCREF(t->arena);
+    return (PyObject *)t->arena;
+}
+
+#define KW METH_VARARGS | METH_KEYWORDS
+static PyMethodDef table_methods[] = {
+    {"map_anonymous", (PyCFunction)table_map_anonymous, METH_VARARGS, "Private demand-zero memory."},
+    {"map_frames", (PyCFunction)(void *)table_map_frames, KW, "Map frames; private ones are copied on write."},
+    {"unmap", (PyCFunction)table_unmap, METH_VARARGS, "munmap(2)."},
+    {"protect", (PyCFunction)table_protect, METH_VARARGS, "mprotect(2)."},
+    {"move", (PyCFunction)table_move, METH_VARARGS, "mremap(2) to another place."},
+    {"discard", (PyCFunction)table_discard, METH_VARARGS, "madvise(MADV_DONTNEED)."},
+    {"fork", (PyCFunction)table_fork, METH_NOARGS, "A copy-on-write copy."},
+    {"destroy", (PyCFunction)table_destroy, METH_NOARGS, "Give everything back."},
+    {"resident", (PyCFunction)table_resident, METH_VARARGS, "A byte a page: 1 present, 2 dirty, 4 private copy."},
+    {"read", (PyCFunction)(void *)table_read, KW, "Bytes; MemoryFault at the first bad one."},
+    {"read_partial", (PyCFunction)(void *)table_read_partial, KW, "As many bytes as are readable."},
+    {"read_cstring", (PyCFunction)table_read_cstring, METH_VARARGS, "A string without its NUL."},
+    {"write", (PyCFunction)(void *)table_write, KW, "Store bytes; MemoryFault at the first bad one."},
+    {"buffers", (PyCFunction)table_buffers, METH_VARARGS, "Host views of guest memory."},
+    {"take_hits", (PyCFunction)table_take_hits, METH_NOARGS, "Kernel-side stores into watched ranges."},
+    {"insert_point", (PyCFunction)table_insert_point, METH_VARARGS, "Breakpoint."},
+    {"remove_point", (PyCFunction)table_remove_point, METH_VARARGS, "Remove a breakpoint."},
+    {"insert_watch", (PyCFunction)table_insert_watch, METH_VARARGS, "Watchpoint."},
+    {"remove_watch", (PyCFunction)table_remove_watch, METH_VARARGS, "Remove a watchpoint."},
+    {"invalidate_code", (PyCFunction)table_touch_code, METH_VARARGS, "The host changed code here."},
+    {NULL}};
+
+static PyGetSetDef table_getset[] = {{"arena", (getter)table_get_arena, NULL, "Where its frames live.", NULL}, {NULL}};
+
+PyTypeObject TableType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "emulator.cpu._hooks.PageTable",
+    .tp_basicsize = sizeof(Table),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = table_new,
+    .tp_dealloc = (destructor)table_dealloc,
+    .tp_methods = table_methods,
+    .tp_getset = table_getset,
+    .tp_doc = "One address space.",
+};
