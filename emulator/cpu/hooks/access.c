@@ -118,7 +118,7 @@ static PyObject *read_some(Table *t, uint64_t address, Py_ssize_t n, bool force,
     return out;
 }
 
-static PyObject *table_read(Table *t, PyObject *args, PyObject *kwargs)
+static PyObject *parse_and_read(Table *t, PyObject *args, PyObject *kwargs, bool partial)
 {
     static char *names[] = {"addr", "n", "force", NULL};
     unsigned long long address;
@@ -126,18 +126,17 @@ static PyObject *table_read(Table *t, PyObject *args, PyObject *kwargs)
     int force = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Kn|$p", names, &address, &n, &force))
         return NULL;
-    return read_some(t, address, n, force, false);
+    return read_some(t, address, n, force, partial);
+}
+
+static PyObject *table_read(Table *t, PyObject *args, PyObject *kwargs)
+{
+    return parse_and_read(t, args, kwargs, false);
 }
 
 static PyObject *table_read_partial(Table *t, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"addr", "n", "force", NULL};
-    unsigned long long address;
-    Py_ssize_t n;
-    int force = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Kn|$p", names, &address, &n, &force))
-        return NULL;
-    return read_some(t, address, n, force, true);
+    return parse_and_read(t, args, kwargs, true);
 }
 
 static PyObject *table_read_cstring(Table *t, PyObject *args)
