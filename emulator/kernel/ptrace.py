@@ -66,8 +66,6 @@ class Trace:
     __slots__ = (
         "_calls",
         "debug_registers",
-        "event_pending",
-        "exit_reported",
         "group_stop",
         "info",
         "interrupt",
@@ -80,7 +78,6 @@ class Trace:
         "resume_info",
         "seized",
         "single_step",
-        "step_exit",
         "stop",
         "tracer",
     )
@@ -99,10 +96,7 @@ class Trace:
         self.interrupt = False  # PTRACE_INTERRUPT is due, or the initial stop of an auto-attached seized child
         self.listening = False
         self.notify = False  # a group stop began or ended since the last trap: trap again
-        self.exit_reported = False
         self.group_stop = 0  # a group stop this thread has not entered yet
-        self.event_pending = 0
-        self.step_exit = False
         self.debug_registers = [0] * 8
         self.points: list[DebugPoint] = []
 

@@ -15,8 +15,6 @@ from emulator.kernel.host_waits import HostWaits
 from emulator.kernel.tasks import TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from emulator.kernel.clock import Clock
     from emulator.kernel.tasks import Task
     from emulator.kernel.waits import Wait
@@ -69,7 +67,6 @@ class Scheduler:
         """Tie a task to everything that can wake it."""
         task.state = _BLOCKED
         task.wait = wait
-        task.woken = False
         task.voluntary_switches += 1
         serial = task.uid.serial
         if wait.queues:
@@ -103,7 +100,6 @@ class Scheduler:
             if wait is not None and (wait.queues or wait.host or task.timer is not None):
                 self.untie(task)
             task.wait = None
-            task.woken = True
             task.state = _RUNNABLE
             if not task.queued:
                 task.queued = True
@@ -139,10 +135,6 @@ class Scheduler:
         if task.queued:
             task.queued = False
             self.queue.remove(task)
-
-    def runnable(self) -> Iterable[Task]:
-        """Everybody in the queue, first to run first."""
-        return iter(self.queue)
 
     def next(self) -> Task | None:
         """Take the first task that may run; held and stopped ones keep their turn."""

@@ -163,7 +163,6 @@ class Task:
         "voluntary_switches",
         "wait",
         "watch_calls",
-        "woken",
     )
 
     def __init__(
@@ -196,7 +195,6 @@ class Task:
         self.wait: Wait | None = None
         self.timer: Timer | None = None
         self.queued = False  # is in the run queue
-        self.woken = False  # the last wait ended by a queue or host fd, not by its deadline
         self.hold = False  # the debugger keeps it stopped
         self.stepping: StepRequest | None = None
         self.skip_breakpoint = -1  # run over the breakpoint at this address, if pc is there
