@@ -16,7 +16,7 @@ from emulator.debug.core import LastStop
 from emulator.debug.signal_numbers import from_gdb, to_gdb
 from emulator.kernel import events, signals
 from emulator.kernel.events import StepRequest
-from emulator.kernel.tasks import Task
+from emulator.kernel.tasks import Task, TaskUid
 from gdbstub import stop as gdb
 from gdbstub.signals import Signal as GdbSignal
 from gdbstub.stop import StopEvent, Stopped
@@ -52,6 +52,7 @@ class SteppingAbility(CatchAbility):
     slice_insns: int
     pending: deque[StopEvent]
     interrupted: bool
+    deferred: dict[TaskUid, gdb.Reason]  # what happened to a stopped thread by another's doing
     last_task: Task | None  # who stopped last, if nothing has run since
 
     # -- resuming ------------------------------------------------------------------------------------------------
@@ -100,6 +101,10 @@ class SteppingAbility(CatchAbility):
     def _go(self, task: Task, action: ResumeAction) -> None:
         """One stopped thread goes on."""
         stop = self.stops.pop(task.uid, None)
+        deferred = self.deferred.pop(task.uid, None)
+        if deferred is not None:
+            self.pending.append(self._trap(task, deferred))
+            return
         if action.signal:
             task.inject = self._signal_for(task, stop, action.signal)
             task.attention = True
@@ -235,7 +240,12 @@ class SteppingAbility(CatchAbility):
             case events.Forked(task, child, kind):
                 return self._forked(task, child, kind)
             case events.VforkDone(task):
-                return self._trap(task, gdb.VforkDone()) if self.settings.vfork_events else None
+                if not self.settings.vfork_events:
+                    return None
+                if task.hold:  # it stands at its vfork event: as with ptrace, this comes once it has been resumed
+                    self.deferred[task.uid] = gdb.VforkDone()
+                    return None
+                return self._trap(task, gdb.VforkDone())
             case events.Execed(task, path):
                 return self._execed(task, path)
             case events.ThreadCreated(task, by):

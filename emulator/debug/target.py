@@ -52,6 +52,7 @@ class EmulatorTarget(
         self._targets = {}
         self.files = {}
         self.pending = deque()
+        self.deferred = {}
         self.last_task = None
         self.interrupted = False
         self.slice_insns = 200_000
@@ -70,6 +71,7 @@ class EmulatorTarget(
             self.drop_points(process)
         self.settings = Settings()
         self.pending.clear()
+        self.deferred.clear()
         self.interrupted = False
         self.close_files()
         self.captured.clear()
