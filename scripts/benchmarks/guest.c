@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* A thousand places nobody ever comes to. */
@@ -163,7 +164,12 @@ static uint64_t big_fork(long n)
     char *p = mmap(0, 1u << 30, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     for (size_t i = 0; i < 1u << 30; i += 4096)
         p[i] = 1;
-    return forks(n);
+    /* What is wanted is the fork alone: the guest takes the time. */
+    struct timespec a, b;
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    forks(n);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    return ((b.tv_sec - a.tv_sec) * 1000000000 + b.tv_nsec - a.tv_nsec) / n;
 }
 int main(int argc, char **argv)
 {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 
@@ -64,17 +65,8 @@ class Client:
 
 
 def expand(body: bytes) -> bytes:
-    """Undo run-length encoding."""
-    out = bytearray()
-    index = 0
-    while index < len(body):
-        if body[index] == 0x2A and out:
-            out += bytes([out[-1]]) * (body[index + 1] - 29)
-            index += 2
-        else:
-            out.append(body[index])
-            index += 1
-    return bytes(out)
+    """Undo run-length encoding: in one substitution, so that it costs the server's figures little."""
+    return re.sub(rb"(?s)(.)\*(.)", lambda run: run[1] * (run[2][0] - 28), body)
 
 
 def rate(client: Client, packet: str | bytes, budget_s: float) -> float:
