@@ -162,6 +162,9 @@ def fcntl(t: Task, fd: Fd, cmd: UInt, arg: Size) -> int:
             return int(t.kernel.host.fcntl(description.need_host_fd(), cmd, value))
         case F.GETLEASE:
             return F.UNLCK
+        case F.NOTIFY if not arg & 0x7FFFFFFF:  # nothing to watch for: withdraws; anything else is EINVAL, no dnotify
+            if description.directory_position() is None:
+                raise LinuxError(E.ENOTDIR)
         case F.GET_RW_HINT:
             t.memory.write_u64(arg, 0)
         case F.SET_RW_HINT:
