@@ -8,7 +8,7 @@ setup(
             "emulator.cpu._hooks",
             sources=[
                 f"emulator/cpu/hooks/{name}.c"
-                for name in ("access", "arena", "core", "engine", "floats", "run", "scan", "table")
+                for name in ("access", "arena", "core", "decoder", "engine", "floats", "plt", "run", "scan", "table")
             ],
             depends=["emulator/cpu/hooks/hooks.h", "emulator/cpu/hooks/engine.h"],
             extra_compile_args=["-O2", "-std=gnu11", "-Wall", "-Wno-unused-parameter"],

@@ -414,6 +414,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     core_hook(c);
     speed_up_floats(&c->u);
+    guard_decoder(&c->u);
     arena->limit_of_core = &c->limit;
     arena->attention_of_core = &c->attention;
     return (PyObject *)c;

@@ -130,7 +130,19 @@ typedef struct Core {
     uint64_t n_fills, n_flushes, n_switches, n_steps, n_starts;
 } Core;
 
+/* plt.c: functions of ours in place of the library's own, which they may call */
+#if defined(__x86_64__) && defined(__GLIBC__)
+#define CAN_REPLACE_CALLS
+#endif
+typedef struct {
+    const char *name;
+    void *ours;
+    void **original;
+} Replacement;
+void replace_calls(const void *inside, const Replacement *list, size_t n,
+                   bool (*fits)(const char *name, const uint8_t *code));
 void speed_up_floats(const Unicorn *u);
+void guard_decoder(const Unicorn *u);
 
 /* struct uc_context of <uc_priv.h>: the registers follow a 40-byte header; checked when the core is made. */
 enum { CONTEXT_HEADER = 40 };
