@@ -21,9 +21,9 @@ MODULES = [
 ]
 # Where they may differ, with the reason: "module" -> a test's name -> why.
 EXPLAINED: dict[str, dict[str, str]] = {}
-VERDICT = re.compile(
-    r"^(test\w+) \((\S+)\).*?\.\.\. (ok|FAIL|ERROR|skipped|expected failure)", re.MULTILINE | re.DOTALL
-)
+HEAD = re.compile(r"^(test\w+) \((\S+)\)", re.MULTILINE)
+# Behind the dots, or on a line of its own where the test has printed something in between.
+VERDICT = re.compile(r"(?:\.\.\. |^)(ok|FAIL|ERROR|skipped|expected failure)\b", re.MULTILINE)
 
 
 def verdicts(module: str, folder: Path, emulated: bool) -> dict[str, str]:
@@ -43,7 +43,12 @@ def verdicts(module: str, folder: Path, emulated: bool) -> dict[str, str]:
         timeout=800, check=False,
     )  # fmt: skip
     text = done.stdout.decode(errors="replace")
-    found = {f"{name} {place}": verdict for name, place, verdict in VERDICT.findall(text)}
+    heads = list(HEAD.finditer(text))
+    found: dict[str, str] = {}
+    for head, following in zip(heads, [*heads[1:], None], strict=True):
+        verdict = VERDICT.search(text, head.end(), following.start() if following else len(text))
+        if verdict:
+            found.setdefault(f"{head[1]} {head[2]}", verdict[1])
     assert re.search(r"^Ran \d+ tests", text, re.MULTILINE), text[-2000:]
     return found
 
