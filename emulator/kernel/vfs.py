@@ -288,13 +288,24 @@ class Vfs:
                 raise LinuxError(E.EINVAL)
 
     def access(self, t: Task, path: bytes, mode: int, dirfd: int = AT.FDCWD, flags: int = 0) -> None:
-        """faccessat2(2)."""
+        """faccessat2(2): as the real ids, unless AT_EACCESS asks for those the file system goes by."""
+        who = t.credentials
+        as_real = not flags & AT.EACCESS and (who.ruid, who.rgid) != (who.fsuid, who.fsgid)
+        if as_real:
+            self.host.become(who.ruid, who.rgid, who.groups)
+        try:
+            self._access(t, path, mode, dirfd, flags)
+        finally:
+            if as_real:
+                self.host.become(who.fsuid, who.fsgid, who.groups)
+
+    def _access(self, t: Task, path: bytes, mode: int, dirfd: int, flags: int) -> None:
         follow = not flags & AT.SYMLINK_NOFOLLOW
         place = self.walker.resolve(t, dirfd, path, follow=follow, empty=bool(flags & AT.EMPTY_PATH))
         match place:
             case HostPlace():
                 nofollow = 0 if place.follow else AT.SYMLINK_NOFOLLOW
-                self.host.access(place.name, mode, flags & AT.EACCESS | nofollow, place.dir_fd)
+                self.host.access(place.name, mode, AT.EACCESS | nofollow, place.dir_fd)
             case VirtualPlace(node=None):
                 raise LinuxError(E.ENOENT)
             case VirtualPlace():
@@ -304,7 +315,7 @@ class Vfs:
             case OpenPlace(description=description):
                 fd = description.host_fd()
                 if fd is not None:
-                    self.host.access(b"/proc/self/fd/%d" % fd, mode, flags & AT.EACCESS)
+                    self.host.access(b"/proc/self/fd/%d" % fd, mode, AT.EACCESS)
 
     # -- places for calls that take names ------------------------------------------------------------------------
 

@@ -32,6 +32,15 @@ int main(void)
     close(file_with("mine", "x"));
     chmod("mine", 0600);
     if (getuid() == 0) {
+        IN_CHILD("real and effective apart", {
+            CASE("effective only", setresuid(-1, 1000, -1));
+            CASE("access goes by the real user", access("mine", R_OK));
+            CASE("eaccess goes by the effective", faccessat(AT_FDCWD, "mine", R_OK, AT_EACCESS));
+            CASE("open goes by it too", open("mine", O_RDONLY));
+            CASE("effective again", setresuid(1000, 0, -1));
+            CASE("access by an ordinary real user", access("mine", R_OK));
+            CASE("eaccess by root", faccessat(AT_FDCWD, "mine", R_OK, AT_EACCESS));
+        });
         IN_CHILD("setuid drops all", {
             CASE("setgroups", setgroups(2, (gid_t[]){10, 20}));
             CASE("getgroups", getgroups(65, groups));
@@ -47,6 +56,8 @@ int main(void)
             CASE("setresuid none", setresuid(-1, -1, -1));
             CASE("setreuid same", setreuid(1000, 1000));
             CASE("open of root's file", open("mine", O_RDONLY));
+            CASE("access to root's file", access("mine", R_OK));
+            CASE("eaccess to root's file", faccessat(AT_FDCWD, "mine", R_OK, AT_EACCESS));
             CASE("chown", chown("mine", 1000, 1000));
             CASE("kill init", kill(getppid(), 0));
             CASE("sethostname", sethostname("x", 1));
