@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -105,6 +106,7 @@ def run(command: list[str], where: str) -> Outcome:
                 umask=0o22,
             )
         except subprocess.TimeoutExpired as expired:
+            end_leftovers(folder)
             out = (expired.stdout or b"").decode(errors="backslashreplace")
             return Outcome(parse(out), -1, f"no end after {TIMEOUT_S} s")
     return Outcome(
@@ -112,6 +114,16 @@ def run(command: list[str], where: str) -> Outcome:
         done.returncode,
         done.stderr.decode(errors="backslashreplace"),
     )
+
+
+def end_leftovers(folder: str) -> None:
+    """Kill what a program that hangs has started: everything whose HOME is this run's folder."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"HOME={folder}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)
+        except OSError:
+            continue
 
 
 def run_native(binary: Path) -> Outcome:

@@ -7,7 +7,7 @@
 #include <linux/futex.h>
 
 static pid_t gettid_(void) { return syscall(SYS_gettid); }
-static volatile int step;
+static _Atomic int step;
 static pthread_t leader;
 static int pipes[2];
 
