@@ -82,7 +82,7 @@ class CatchAbility(PointsAbility):
 
     def traces(self, group: ThreadGroup) -> bool:
         """Whether a process is debugged."""
-        return group.tgid in self.debugged
+        return group.tgid in self.debugged or group.tgid in self.clones
 
     def wants_signal(self, task: Task, info: Siginfo) -> bool:
         """Stop before delivery, unless the client said it need not see it."""
@@ -92,16 +92,14 @@ class CatchAbility(PointsAbility):
 
     def wants_syscall(self, task: Task, number: int) -> bool:
         """Is it caught?"""
-        numbers = self.settings.caught.get(task.group.tgid)
+        numbers = self.settings.caught.get(self.process_of(task))
         return numbers is not None and (not numbers or number in numbers)
 
     def wants_event(self, kind: type) -> bool:
-        """Which life events are worth a value; exits and execs always, because points and ids depend on them."""
+        """Which life events are worth a value; births, exits and execs always: points and ids depend on them."""
         settings = self.settings
-        if kind in (GroupExited, Execed):
+        if kind in (GroupExited, Execed, Forked):
             return True
-        if kind is Forked:
-            return settings.fork_events or settings.vfork_events
         if kind is VforkDone:
             return settings.vfork_events
         if kind is ThreadCreated:

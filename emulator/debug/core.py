@@ -61,6 +61,8 @@ class Core:
         self.kernel = machine.kernel
         self.settings = Settings()
         self.debugged: dict[int, ThreadGroup] = {}  # tgid -> process under the debugger
+        # A clone(2) that shares its maker's memory is a process of its own, but a thread to the debugger, as to ptrace.
+        self.clones: dict[int, ThreadGroup] = {}  # its tgid -> the debugged process whose thread it is
         self.stops: dict[TaskUid, LastStop] = {}
         self.known: dict[ThreadId, TaskUid] = {}  # what the client means by a thread-id
         self.running = False
@@ -87,7 +89,7 @@ class Core:
         uid = self.known.get(thread)
         found = self.kernel.tasks.look_up_tid(thread.tid) if uid is None else self.kernel.tasks.look_up(uid)
         match found:
-            case Live(task=task) if task.group.tgid == thread.pid and thread.pid in self.debugged:
+            case Live(task=task) if self.process_of(task) == thread.pid and thread.pid in self.debugged:
                 if uid is None:
                     self.known[thread] = task.uid
                 return task
@@ -122,15 +124,29 @@ class Core:
         """The address space of a process."""
         return self.leader(process).space
 
-    @staticmethod
-    def thread_id(task: Task) -> ThreadId:
+    def process_of(self, task: Task) -> int:
+        """The process a debugged task belongs to, as the client sees it."""
+        tgid = task.group.tgid
+        maker = self.clones.get(tgid)
+        return tgid if maker is None else maker.tgid
+
+    def thread_id(self, task: Task) -> ThreadId:
         """How the client calls a task."""
-        return ThreadId(task.group.tgid, task.uid.tid)
+        return ThreadId(self.process_of(task), task.uid.tid)
 
     def tasks(self) -> Iterator[Task]:
         """Every live task of every debugged process, in the order of their creation."""
         for group in list(self.debugged.values()):
-            for task in list(group.tasks.values()):
+            yield from self.tasks_of(group)
+
+    def tasks_of(self, group: ThreadGroup) -> Iterator[Task]:
+        """Every live task of a debugged process."""
+        groups = [group]
+        if self.clones:
+            known = self.kernel.groups
+            groups += [known[tgid] for tgid, maker in self.clones.items() if maker is group and tgid in known]
+        for member in groups:
+            for task in list(member.tasks.values()):
                 if task.alive:
                     yield task
 
@@ -156,6 +172,8 @@ class Core:
         self._looked_up.clear()
         self.debugged.pop(tgid, None)
         self.settings.caught.pop(tgid, None)
+        for clone in [clone for clone, maker in self.clones.items() if maker.tgid == tgid]:
+            del self.clones[clone]
         for thread in [thread for thread in self.known if thread.pid == tgid]:
             self.stops.pop(self.known.pop(thread), None)
 

@@ -46,7 +46,7 @@ class LaunchAbility(SteppingAbility):
     def attach(self, process: int) -> StopEvent:
         """Stop a process of the machine that nobody debugs."""
         found = self.kernel.tasks.look_up_tid(process)
-        if not isinstance(found, Live) or found.task.group.tgid in self.debugged:
+        if not isinstance(found, Live) or self.traces(found.task.group):
             raise TargetError(ESRCH, f"no process {process} can be attached to")
         for task in found.task.group.tasks.values():
             task.hold = True

@@ -162,7 +162,7 @@ class PointsAbility(RegistersAbility):
 
     def breakpoint_holds(self, task: Task, address: int) -> bool:
         """Asked by the run loop at a hit: stop here?"""
-        points = self.points.get(task.group.tgid)
+        points = self.points.get(self.process_of(task))
         point = points.breakpoints.get(address) if points is not None else None
         if point is None:
             table = task.space.table
@@ -195,7 +195,7 @@ class PointsAbility(RegistersAbility):
 
     def breakpoint_reason(self, task: Task, address: int) -> Reason:
         """Software unless only a hardware one is there."""
-        points = self.points.get(task.group.tgid)
+        points = self.points.get(self.process_of(task))
         point = points.breakpoints.get(address) if points is not None else None
         if point is not None and BreakpointKind.SOFTWARE not in point.kinds:
             return HardwareBreakpoint()
@@ -223,7 +223,7 @@ class PointsAbility(RegistersAbility):
 
     def watched(self, task: Task, hit: WatchHit) -> Watched | None:
         """The watchpoint a hit belongs to."""
-        points = self.points.get(task.group.tgid)
+        points = self.points.get(self.process_of(task))
         if points is None:
             return None
         fits = [w for w in points.watchpoints.values() if w.address <= hit.address < w.address + w.length]

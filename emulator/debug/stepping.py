@@ -171,7 +171,7 @@ class SteppingAbility(CatchAbility):
         """A slice for processes that are not debugged, while the debugged ones are stopped."""
         if len(self.kernel.groups) <= len(self.debugged):
             return None
-        if not any(group.tasks for tgid, group in self.kernel.groups.items() if tgid not in self.debugged):
+        if not any(group.tasks for group in self.kernel.groups.values() if not self.traces(group)):
             return None
         event = self.machine.run(self.slice_insns)
         if type(event) is events.Idle:
@@ -190,10 +190,9 @@ class SteppingAbility(CatchAbility):
             self.running = any(not task.hold for task in self.tasks())
             return Stop((event,))
         self.running = False
-        for group in self.debugged.values():
-            for task in group.tasks.values():
-                task.hold = True
-                task.stepping = None
+        for task in self.tasks():
+            task.hold = True
+            task.stepping = None
         if self.kernel.advice:
             console = tuple(text.encode(errors="replace") for text in self.kernel.advice)
             self.kernel.advice.clear()
@@ -264,6 +263,10 @@ class SteppingAbility(CatchAbility):
         return self._stop_task(task, Stopped(self.thread_id(task), GdbSignal.SIGTRAP, reason, core=0))
 
     def _forked(self, task: Task, child: Task, kind: events.ForkKind) -> StopEvent | None:
+        process = self.process_of(task)
+        if kind is events.ForkKind.CLONE and child.space is task.space:
+            self.clones[child.group.tgid] = self.debugged[process]
+            return self._thread_created(child, task)
         wanted = {
             events.ForkKind.FORK: self.settings.fork_events,
             events.ForkKind.VFORK: self.settings.vfork_events,
@@ -271,8 +274,8 @@ class SteppingAbility(CatchAbility):
         if not wanted:
             return None
         self.adopt(child.group)
-        self.copy_points(task.group.tgid, child)
-        caught = self.settings.caught.get(task.group.tgid)
+        self.copy_points(process, child)
+        caught = self.settings.caught.get(process)
         if caught is not None:
             self.settings.caught[child.group.tgid] = caught
         child.hold = True
@@ -281,6 +284,9 @@ class SteppingAbility(CatchAbility):
 
     def _execed(self, task: Task, path: str) -> StopEvent | None:
         process = task.group.tgid
+        if self.clones.pop(process, None) is not None:  # it has memory of its own now
+            self.stops.pop(task.uid, None)
+            return None
         self._targets.pop(process, None)
         self.drop_points(process, gone=True)
         for thread in [thread for thread in self.known if thread.pid == process]:
@@ -300,6 +306,8 @@ class SteppingAbility(CatchAbility):
         return None
 
     def _group_exited(self, group: ThreadGroup, status: int) -> StopEvent | None:
+        if self.clones.pop(group.tgid, None) is not None:
+            return None
         if group.tgid not in self.debugged:
             return None
         self._targets.pop(group.tgid, None)
@@ -314,8 +322,10 @@ class SteppingAbility(CatchAbility):
         """SIGKILL, and wait until it is gone; nothing is reported."""
         group = self.group(process)
         self.drop_points(group.tgid)
+        members = {task.group.tgid: task.group for task in self.tasks_of(group)}
         self._let_go(group)
-        signals.send_to_group(group, Siginfo(Signal.SIGKILL))
+        for member in members.values():
+            signals.send_to_group(member, Siginfo(Signal.SIGKILL))
         self._run_until_gone(group)
 
     def _run_until_gone(self, group: ThreadGroup) -> None:
@@ -335,7 +345,7 @@ class SteppingAbility(CatchAbility):
         group = self.group(process)
         self.drop_points(group.tgid)
         program = self.settings.program_signals
-        for task in list(group.tasks.values()):
+        for task in self.tasks_of(group):
             stop = self.stops.get(task.uid)
             if stop is not None and stop.info is not None:
                 signal = int(to_gdb(stop.info.signo))
@@ -344,7 +354,7 @@ class SteppingAbility(CatchAbility):
         self._let_go(group)
 
     def _let_go(self, group: ThreadGroup) -> None:
-        for task in list(group.tasks.values()):
+        for task in self.tasks_of(group):
             task.hold = False
             task.stepping = None
         self.release_group(group.tgid)

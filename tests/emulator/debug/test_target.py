@@ -355,6 +355,30 @@ def test_fork_events_stop_both_sides_and_give_the_child_its_points() -> None:
     assert rig.go() == ProcessExited(rig.pid, 0)
 
 
+def test_a_clone_that_shares_memory_is_a_thread_to_the_debugger() -> None:
+    rig = Rig(programs.CLONE)
+    rig.break_at("both")
+    stops = [rig.go(), rig.go()]
+    threads = [ThreadId(rig.pid, rig.pid), ThreadId(rig.pid, rig.pid + 1)]
+    assert stops == [Stopped(thread, Signal.SIGTRAP, SoftwareBreakpoint(), core=0) for thread in threads]
+    assert list(rig.target.threads()) == threads
+    assert rig.target.read_registers(threads[0]) != rig.target.read_registers(threads[1])
+    assert rig.go() == ProcessExited(rig.pid, 0)
+    assert not rig.target.is_alive(threads[1])
+
+
+@pytest.mark.parametrize("end", ["kill", "detach"])
+def test_kill_and_detach_take_such_a_clone_along(end: str) -> None:
+    rig = Rig(programs.CLONE)
+    rig.break_at("both")
+    rig.go()
+    getattr(rig.target, end)(rig.pid)
+    for _ in range(10):
+        if rig.target.run_beside() is None:
+            break
+    assert not any(group.tasks for group in rig.machine.kernel.groups.values())
+
+
 def test_launch() -> None:
     machine = Machine(power_on(by_name("x86_64"), Config()))
     target = LaunchingTarget(machine)
