@@ -39,6 +39,9 @@ SLICE_NS = 3_000_000
 _FIRST_SLICE, _MAX_SLICE = 200_000, 4_000_000
 _KILL_SLICES = 64
 _MAX_LINGERING = 256
+# A stopped thread keeps its turn, so that breakpoints do not change the interleaving; but a client that stops it again
+# and again (stepping all the way, software watchpoints) must not starve the others.
+_STOPS_OF_TURN = 50
 _FORK_KINDS = {
     events.ForkKind.FORK: gdb.ForkKind.FORK,
     events.ForkKind.VFORK: gdb.ForkKind.VFORK,
@@ -53,7 +56,9 @@ class SteppingAbility(CatchAbility):
     pending: deque[StopEvent]
     interrupted: bool
     deferred: dict[TaskUid, gdb.Reason]  # what happened to a stopped thread by another's doing
-    last_task: Task | None  # who stopped last, if nothing has run since
+    last_task: Task | None  # who stopped last,
+    turn_end: int  # in the turn that ends then,
+    stops_of_turn: int  # for the how manieth time in it
 
     # -- resuming ------------------------------------------------------------------------------------------------
 
@@ -86,10 +91,9 @@ class SteppingAbility(CatchAbility):
                 continue
             self._go(task, action)
             resumed += 1
-        if resumed > 1 and self.last_task is not None:
-            # gdb stops one thread again and again: without this the others would starve behind it
+        if resumed > 1 and self.stops_of_turn >= _STOPS_OF_TURN and self.last_task is not None:
+            self.stops_of_turn = 0
             self.kernel.scheduler.go_last(self.last_task)
-        self.last_task = None
         self.running = True
 
     def _stop_running(self, task: Task, actions: Sequence[ResumeAction]) -> None:
@@ -202,7 +206,10 @@ class SteppingAbility(CatchAbility):
     def _stop_task(self, task: Task, event: Stopped, info: Siginfo | None = None) -> Stopped:
         task.hold = True
         task.stepping = None
-        self.last_task = task
+        self.stops_of_turn = (
+            self.stops_of_turn + 1 if task is self.last_task and task.quantum_end == self.turn_end else 1
+        )
+        self.last_task, self.turn_end = task, task.quantum_end
         self.note_stop(task, LastStop(event, info))
         return event
 

@@ -54,6 +54,7 @@ class EmulatorTarget(
         self.pending = deque()
         self.deferred = {}
         self.last_task = None
+        self.turn_end = self.stops_of_turn = 0
         self.interrupted = False
         self.slice_insns = 200_000
         self.kernel.debugger = self

@@ -137,13 +137,15 @@ class Scheduler:
             self.queue.remove(task)
 
     def next(self) -> Task | None:
-        """Take the first task that may run; held and stopped ones keep their turn."""
+        """Take the first task that may run; held and stopped ones keep their place."""
         queue = self.queue
-        for _ in range(len(queue)):
-            task = queue.popleft()
+        for place, task in enumerate(queue):
             if task.hold or (task.group.stopped and not task.group.exiting and task.trace is None):
-                queue.append(task)
                 continue
+            if place:
+                del queue[place]
+            else:
+                queue.popleft()
             task.queued = False
             return task
         return None

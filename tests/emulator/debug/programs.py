@@ -135,6 +135,47 @@ gone:
     syscall
 """
 
+#: Two threads count; each tick of the child's count logs where the parent's is.
+TWINS = """
+.globl _start, tick, log, done
+.bss
+.space 4096
+stack:
+count: .quad 0
+log: .space 80
+.text
+tick:
+    mov count(%rip), %rax
+    mov %rax, (%rdi)
+    add $8, %rdi
+    ret
+_start:
+    mov $56, %eax
+    mov $0x50f00, %edi
+    lea stack(%rip), %rsi
+    xor %edx, %edx
+    xor %r10d, %r10d
+    xor %r8d, %r8d
+    syscall
+    lea log(%rip), %rdi
+    test %eax, %eax
+    jz child
+1:  incq count(%rip)
+    cmpq $0, log+72(%rip)
+    je 1b
+done:
+    nop
+    mov $231, %eax
+    xor %edi, %edi
+    syscall
+child:
+    mov $70000, %ecx
+2:  dec %ecx
+    jnz 2b
+    call tick
+    jmp child
+"""
+
 
 @cache
 def build(source: str) -> Path:

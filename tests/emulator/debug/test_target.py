@@ -250,6 +250,23 @@ def test_threads_no_action_covers_stay_stopped() -> None:
     assert rig.wait() == NoResumed()
 
 
+def test_stops_do_not_change_how_threads_interleave() -> None:
+    def log_of(*symbols: str) -> bytes:
+        rig = Rig(programs.TWINS)
+        for symbol in ("done", *symbols):
+            rig.break_at(symbol)
+        rig.go()
+        while rig.register("rip") != rig.symbol["done"]:
+            rig.target.resume([ResumeAction(ResumeKind.STEP, rig.target.last_stopped or EVERY)])  # over it, alone
+            rig.wait()
+            rig.go()
+        return rig.target.read_memory(rig.thread, rig.symbol["log"], 80)
+
+    log = log_of()
+    assert len({log[i : i + 8] for i in range(0, 80, 8)}) > 5
+    assert log_of("tick") == log
+
+
 def test_kill_and_detach(loop: Rig) -> None:
     loop.target.kill(loop.pid)
     assert loop.target.threads() == []
