@@ -263,7 +263,11 @@ class Walker:
         parts.extend(target.split(b"/")[::-1])
 
     def _up(self, stack: list[Position], root: HostDirectory) -> None:
-        """`..`: back where this walk came from, else the directory's parent if that is inside the root."""
+        """`..`: back where this walk came from, else the directory's parent if that is inside --root.
+
+        Outside the task's own root (a chroot(2) that left its working directory behind) the walk goes on, as the
+        kernel's does: chroot(2) is no wall, --root is.
+        """
         here = stack[-1]
         if len(stack) > 1:
             stack.pop()
@@ -271,10 +275,10 @@ class Walker:
         if isinstance(here, Node):
             stack[0] = here.parent if here.parent is not None else root
             return
-        if here.same(root):
+        if here.same(root) or here.same(self.root):
             return
         parent = here.enter(b"..")
-        if not self.inside(parent, root):
+        if not self.inside(parent, self.root):
             raise LinuxError(E.ENOENT)
         stack[0] = parent
 

@@ -22,7 +22,7 @@ from emulator.abi.sockets import (
 from emulator.errors import LinuxError
 from emulator.kernel.files.iovecs import GuestIovec
 from emulator.kernel.files.netlink import NetlinkDescription
-from emulator.kernel.files.network import HostAddress, NetPolicy, network_of
+from emulator.kernel.files.network import HostAddress, network_of
 from emulator.kernel.files.socket import Progress, SocketDescription, progress_of
 from emulator.kernel.files.socket_control import (
     explicit_pid,
@@ -78,8 +78,8 @@ def socket(t: Task, family: Int, kind: Int, protocol: Int) -> int:
     network = network_of(t)
     kind &= SOCK_TYPE_MASK
     fd = network.host.socket(family, kind, protocol)
-    network.restrict(fd, family)
-    restricted = family == AddressFamily.AF_NETLINK and network.policy is not NetPolicy.HOST
+    network.restrict(fd, family, kind, protocol)
+    restricted = family == AddressFamily.AF_NETLINK and network.confined
     make = NetlinkDescription if restricted else SocketDescription
     description = make(network, fd, family, kind, protocol, flags, t.group.tgid)
     return t.fds.allocate(description, cloexec=bool(flags & SOCK_CLOEXEC))

@@ -60,6 +60,10 @@ class GuestIovec:
             done += len(part)
         return done
 
+    def gather(self) -> bytes:
+        """A copy of all of it; EFAULT."""
+        return b"".join(self._memory.read(base, length) for base, length in self._pairs)
+
     def views(self) -> list[memoryview] | None:
         """Views of all of it; None if any byte is bad, or it is too much to hold at once."""
         if self.total > STREAM_CHUNK:
@@ -125,6 +129,10 @@ class ViewIovec:
             memoryview(view)[: len(part)] = part
             done += len(part)
         return done
+
+    def gather(self) -> bytes:
+        """As GuestIovec.gather."""
+        return b"".join(self._views)
 
     def views(self) -> list[memoryview] | None:
         """None: whoever has views has tried the short way already."""

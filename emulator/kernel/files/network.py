@@ -13,7 +13,19 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
-from emulator.abi.sockets import AddressFamily, is_loopback, is_wildcard
+from emulator.abi.sockets import (
+    IP_PKTINFO,
+    IPPROTO_IP,
+    IPPROTO_IPV6,
+    IPV6_2292PKTINFO,
+    IPV6_PKTINFO,
+    LOOPBACK_INDEX,
+    NETLINK_ROUTE,
+    AddressFamily,
+    SocketType,
+    is_loopback,
+    is_wildcard,
+)
 from emulator.errors import LinuxError
 from emulator.kernel.host_sockets import HostSockets
 
@@ -24,6 +36,12 @@ if TYPE_CHECKING:
     from emulator.kernel.tasks import Task
 
 _IP = (AddressFamily.AF_INET, AddressFamily.AF_INET6)
+_INET = AddressFamily.AF_INET.to_bytes(2, "little")
+_INTERFACE_INDEX = {  # control message -> where in its data the interface stands
+    (IPPROTO_IP, IP_PKTINFO): 0,
+    (IPPROTO_IPV6, IPV6_PKTINFO): 16,
+    (IPPROTO_IPV6, IPV6_2292PKTINFO): 16,
+}
 _DROP_ALL = b"\x06\0\0\0\0\0\0\0"  # classic BPF: ret #0
 
 
@@ -83,14 +101,25 @@ class Network:
         else:
             self.host.in_directory(address.directory, call, umask)
 
-    def restrict(self, fd: int, family: int) -> None:
+    @property
+    def confined(self) -> bool:
+        """Does --net keep the guest from the host's interfaces?"""
+        return self.policy is not NetPolicy.HOST
+
+    def restrict(self, fd: int, family: int, kind: int, protocol: int) -> None:
         """Cut a fresh socket off from what the policy forbids, for wildcard binds and multicast too."""
-        if self.policy is NetPolicy.HOST or family in (AddressFamily.AF_UNIX, AddressFamily.AF_NETLINK):
+        if not self.confined or family == AddressFamily.AF_UNIX:
             return
-        if family not in _IP:
-            raise LinuxError(E.EPERM if family == AddressFamily.AF_PACKET else E.EAFNOSUPPORT)
         try:
-            self.host.bind_to_device(fd, b"lo")
+            if family == AddressFamily.AF_PACKET or kind == SocketType.SOCK_PACKET:
+                raise LinuxError(E.EPERM)
+            if family == AddressFamily.AF_NETLINK:
+                if protocol != NETLINK_ROUTE:
+                    raise LinuxError(E.EPROTONOSUPPORT)
+                return
+            if family not in _IP:
+                raise LinuxError(E.EAFNOSUPPORT)
+            self.confine(fd)
             if self.policy is NetPolicy.NONE:
                 self.host.attach_filter(fd, _DROP_ALL)
                 self.host.lock_filter(fd)
@@ -98,11 +127,18 @@ class Network:
             self.host.close(fd)
             raise
 
+    def confine(self, fd: int) -> None:
+        """Bind to lo; __udp_disconnect() undoes it, so it is done again after a connect(2) to AF_UNSPEC."""
+        self.host.bind_to_device(fd, b"lo")
+
     def check_target(self, family: int, address: bytes) -> None:
         """Fail as a network namespace without those interfaces would: connect(2) and sendto(2)."""
-        if self.policy is NetPolicy.HOST or family not in _IP or len(address) < 8:
+        if not self.confined or family not in _IP or len(address) < 8:
             return
-        if int.from_bytes(address[:2], "little") not in _IP:
+        named = int.from_bytes(address[:2], "little")
+        if named == AddressFamily.AF_UNSPEC and family == AddressFamily.AF_INET:
+            address = _INET + address[2:]  # udp_sendmsg() and raw_sendmsg() take it for AF_INET
+        elif named not in _IP:
             return
         local = is_loopback(address) or is_wildcard(address)
         if self.policy is NetPolicy.NONE or not local:
@@ -110,14 +146,22 @@ class Network:
 
     def check_local(self, family: int, address: bytes) -> None:
         """The same for bind(2)."""
-        if self.policy is NetPolicy.HOST or family not in _IP or len(address) < 8 or is_wildcard(address):
+        if not self.confined or family not in _IP or len(address) < 8 or is_wildcard(address):
             return
         if int.from_bytes(address[:2], "little") in _IP and (self.policy is NetPolicy.NONE or not is_loopback(address)):
             raise LinuxError(E.EADDRNOTAVAIL)
 
+    def check_ancillary(self, level: int, kind: int, data: bytes) -> None:
+        """IP_PKTINFO and IPV6_PKTINFO choose the interface, whatever the socket is bound to: ENODEV but for lo."""
+        where = _INTERFACE_INDEX.get((level, kind))
+        if not self.confined or where is None:
+            return
+        if int.from_bytes(data[where : where + 4], "little") not in (0, LOOPBACK_INDEX):
+            raise LinuxError(E.ENODEV)
+
     def check_abstract(self, address: bytes) -> None:
         """Abstract names belong to the network namespace: without the host's, only the guest's own are there."""
-        if self.policy is not NetPolicy.HOST and address not in self._by_name:
+        if self.confined and address not in self._by_name:
             raise LinuxError(E.ECONNREFUSED)
 
     # -- AF_UNIX names -------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from emulator.kernel.tasks import Task
 
 _READ, _WRITE = Access.READ, Access.WRITE
+_UNSPEC = AddressFamily.AF_UNSPEC.to_bytes(2, "little")
 _PLAIN = Msg.NOSIGNAL  # with no more than this, recv(2) is read(2)
 ALL_EVENTS = Poll.IN | Poll.PRI | Poll.OUT | Poll.RDHUP | ALWAYS
 RETRY_NS = 1_000_000  # where the host can't tell when to try again (a full AF_UNIX backlog or receiver)
@@ -321,7 +322,9 @@ class SocketDescription(Description):
 
     def connect(self, t: Task, address: HostAddress) -> None:
         """connect(2)."""
-        self.network.check_target(self.family, address.data)
+        disconnects = address.data[:2] == _UNSPEC
+        if not disconnects:
+            self.network.check_target(self.family, address.data)
         progress = progress_of(t)
         try:
             self.network.at(address, partial(self.network.host.connect, self.fd, address.data))
@@ -338,6 +341,8 @@ class SocketDescription(Description):
             self.sleep(t, "inet_wait_for_connect", Poll.OUT, self.send_timeout_ns)
         if self.family == AddressFamily.AF_UNIX:
             self._connected(t, address)
+        elif disconnects and self.network.confined:
+            self.network.confine(self.fd)
 
     def _connected(self, t: Task, address: HostAddress) -> None:
         listener = self.network.find(address.key) if address.key is not None else None

@@ -19,6 +19,7 @@ from emulator.abi.sockets import (
     SCM_MAX_FD,
     SCM_PIDFD,
     SCM_RIGHTS,
+    SOL_RDS,
     SOL_SOCKET,
     UCRED,
     AddressFamily,
@@ -103,7 +104,10 @@ def translate_outgoing(t: Task, socket: SocketDescription, control: bytes, to_gu
     unix = socket.family == AddressFamily.AF_UNIX
     try:
         for message in parse(control, memory.pointer_size, memory.byteorder):
+            if message.level == SOL_RDS:
+                raise LinuxError(E.EINVAL)  # RDMA messages name memory, which would be the emulator's
             if message.level != SOL_SOCKET or message.type not in (SCM_RIGHTS, SCM_CREDENTIALS):
+                network.check_ancillary(message.level, message.type, message.data)
                 messages.append(message)
             elif message.type == SCM_RIGHTS:
                 if not unix:

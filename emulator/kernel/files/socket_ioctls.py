@@ -1,5 +1,7 @@
 """ioctl(2) on sockets: those that carry plain bytes go to the host, those about blocking and owners stay here.
 
+Rule: the host gets no request it has not been looked up for: the kernel would take a pointer in the guest's bytes for
+one into the emulator's own memory, or write more than there is room for.
 Source: ioctl_list(2), netdevice(7), tcp(7), udp(7), unix(7).
 """
 
@@ -11,18 +13,22 @@ from typing import TYPE_CHECKING
 from emulator.abi.errno import E
 from emulator.abi.fcntl import O
 from emulator.abi.sockets import (
+    ARP_REQUESTS,
+    ARPREQ_SIZE,
     FIOGETOWN,
     FIONBIO,
     FIONREAD,
     FIOSETOWN,
     IFREQ_SIZE,
+    INTERFACE_GETTERS,
+    INTERFACE_SETTERS,
+    LOOPBACK_INDEX,
     SIOCADDRT,
     SIOCATMARK,
     SIOCDELRT,
     SIOCETHTOOL,
     SIOCGIFCONF,
     SIOCGIFNAME,
-    SIOCGIFVLAN,
     SIOCGPGRP,
     SIOCGSTAMP_OLD,
     SIOCGSTAMPNS_OLD,
@@ -30,7 +36,6 @@ from emulator.abi.sockets import (
     TIOCOUTQ,
 )
 from emulator.errors import LinuxError
-from emulator.kernel.files.network import NetPolicy
 from emulator.kernel.host_sockets import Block
 
 if TYPE_CHECKING:
@@ -59,12 +64,15 @@ def socket_ioctl(socket: SocketDescription, t: Task, request: int, argument: int
         memory.write(argument, host.ioctl(socket.fd, request, b"\0" * 16))
     elif request == SIOCGIFCONF:
         _interfaces(socket, t, argument)
-    elif SIOCGIFNAME <= request <= SIOCGIFVLAN and request != SIOCETHTOOL:
+    elif request == SIOCGIFNAME or request in INTERFACE_GETTERS or request in INTERFACE_SETTERS:
         block = memory.read(argument, IFREQ_SIZE)
-        name = block[:16].split(b"\0", 1)[0].split(b":", 1)[0]
-        if socket.network.policy is not NetPolicy.HOST and name != b"lo" and request != SIOCGIFNAME:
-            raise LinuxError(E.ENODEV)
+        if socket.network.confined:
+            _confine(request, block)
         memory.write(argument, host.ioctl(socket.fd, request, block))
+    elif request in ARP_REQUESTS:
+        if socket.network.confined:
+            raise LinuxError(E.ENXIO)
+        memory.write(argument, host.ioctl(socket.fd, request, memory.read(argument, ARPREQ_SIZE)))
     elif request in (SIOCADDRT, SIOCDELRT):
         raise LinuxError(E.EPERM)
     elif request == SIOCETHTOOL:
@@ -72,6 +80,18 @@ def socket_ioctl(socket: SocketDescription, t: Task, request: int, argument: int
     else:
         raise LinuxError(E.ENOTTY)
     return 0
+
+
+def _confine(request: int, block: bytes) -> None:
+    """Only lo is there, and it is not the guest's to change."""
+    if request == SIOCGIFNAME:
+        there = int.from_bytes(block[16:20], "little") == LOOPBACK_INDEX
+    else:
+        there = block[:16].split(b"\0", 1)[0].split(b":", 1)[0] == b"lo"
+    if not there:
+        raise LinuxError(E.ENODEV)
+    if request in INTERFACE_SETTERS:
+        raise LinuxError(E.EPERM)
 
 
 def _interfaces(socket: SocketDescription, t: Task, argument: int) -> None:
@@ -86,7 +106,7 @@ def _interfaces(socket: SocketDescription, t: Task, argument: int) -> None:
     used = int(struct.unpack_from("@i", socket.network.host.ioctl(socket.fd, SIOCGIFCONF, header))[0])
     if buffer:
         entries = room.bytes(used)
-        if socket.network.policy is not NetPolicy.HOST:
+        if socket.network.confined:
             parts = [entries[at : at + IFREQ_SIZE] for at in range(0, used, IFREQ_SIZE)]
             entries = b"".join(part for part in parts if part.startswith(b"lo\0"))
             used = len(entries)

@@ -11,9 +11,23 @@ from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
 from emulator.abi.memory import Access
-from emulator.abi.sockets import SO_BINDTODEVICE, SOL_SOCKET, UCRED, AddressFamily, SocketOption
+from emulator.abi.sockets import (
+    IP_HDRINCL,
+    IPPROTO_IP,
+    IPPROTO_IPV6,
+    IPV6_HDRINCL,
+    LOOPBACK_INDEX,
+    NETFILTER_REPLACE,
+    SO_BINDTODEVICE,
+    SO_BINDTOIFINDEX,
+    SOL_RDS,
+    SOL_SOCKET,
+    SOL_XDP,
+    UCRED,
+    AddressFamily,
+    SocketOption,
+)
 from emulator.errors import LinuxError
-from emulator.kernel.files.network import NetPolicy
 from emulator.kernel.files.socket import SocketDescription
 from emulator.kernel.host import by_number
 from emulator.kernel.host_sockets import BAD_ADDRESS, Block
@@ -31,6 +45,8 @@ _TIMEOUTS = {
 _FILTERS = (SocketOption.SO_ATTACH_FILTER, SocketOption.SO_ATTACH_REUSEPORT_CBPF)
 _BPF_FDS = (SocketOption.SO_ATTACH_BPF, SocketOption.SO_ATTACH_REUSEPORT_EBPF)
 _MAX_FILTER = 4096
+_LEVELS_WITH_POINTERS = frozenset((SOL_RDS, SOL_XDP))
+_OWN_HEADERS = frozenset(((IPPROTO_IP, IP_HDRINCL), (IPPROTO_IPV6, IPV6_HDRINCL)))
 
 
 def _writable(t: Task, address: int, length: int) -> bool:
@@ -63,10 +79,15 @@ def set_option(t: Task, socket: SocketDescription, level: int, name: int, value:
         if name in _FILTERS:
             _set_filter(t, socket, name, data)
             return
-        if name == SO_BINDTODEVICE and socket.network.policy is not NetPolicy.HOST:
-            if data.rstrip(b"\0") not in (b"", b"lo"):
+        if socket.network.confined and name in (SO_BINDTODEVICE, SO_BINDTOIFINDEX):
+            index = int.from_bytes(data[:4], "little") if name == SO_BINDTOIFINDEX else 0
+            if index not in (0, LOOPBACK_INDEX) or (name == SO_BINDTODEVICE and data.rstrip(b"\0") not in (b"", b"lo")):
                 raise LinuxError(E.ENODEV)
             return
+    elif (level in (IPPROTO_IP, IPPROTO_IPV6) and name in NETFILTER_REPLACE) or level in _LEVELS_WITH_POINTERS:
+        raise LinuxError(E.ENOPROTOOPT)  # the kernel would write where a pointer inside the value says
+    elif socket.network.confined and (level, name) in _OWN_HEADERS:
+        raise LinuxError(E.EPERM)
     block = Block(data.ljust(min(length, _MAX_VALUE), b"\0"))
     address = block.address if data else BAD_ADDRESS if value else 0
     socket.network.host.do("setsockopt", socket.fd, level, name, address, length)

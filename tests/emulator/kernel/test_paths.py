@@ -100,6 +100,17 @@ def test_a_descriptor_from_outside_does_not_walk_up(world: World) -> None:
     assert world.errno(lambda: world.vfs.open(world.task, b"../secret", 0, 0, fd)) is E.ENOENT
 
 
+def test_chroot_is_no_wall_but_the_root_is(world: World) -> None:
+    """As natively: a working directory outside the new root walks up freely, here as far as --root."""
+    inner = world.vfs.position(world.task, b"/a/b")
+    world.task.fs.cwd = world.vfs.position(world.task, b"/a")
+    world.task.fs.root, world.task.fs.jailed = inner, True
+    assert world.read(b"../etc/passwd") == b"inside"
+    assert world.read(b"../../../../etc/passwd") == b"inside"
+    assert world.errno(lambda: world.read(b"../../../secret")) is E.ENOENT
+    assert world.errno(lambda: world.read(b"/etc/passwd")) is E.ENOENT
+
+
 def test_a_working_directory_moved_out_does_not_walk_up(world: World) -> None:
     world.task.fs.cwd = world.vfs.position(world.task, b"/a/b")
     (world.root / "a" / "b").rename(world.base / "moved")
