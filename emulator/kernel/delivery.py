@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
 from emulator.abi.signals import (
+    CORE_SIGNALS,
     IGNORED_SIGNALS,
     SIG_DFL,
     SIG_IGN,
@@ -22,10 +23,9 @@ from emulator.abi.signals import (
     Signal,
 )
 from emulator.errors import LinuxError, MemoryFault
-from emulator.kernel import lifecycle, ptrace, signals
+from emulator.kernel import coredump, lifecycle, ptrace, signals
 from emulator.kernel.events import SignalStop, StepDone
 from emulator.kernel.tasks import TaskState
-from emulator.kernel.thread_group import RLIMIT_CORE
 
 if TYPE_CHECKING:
     from emulator.abi.signals import SignalAction
@@ -112,7 +112,7 @@ def _act(kernel: Kernel, task: Task, info: Siginfo) -> bool:
                 return True
             kernel.stop_group(group, signo)
             return False
-        core = group.rlimits[RLIMIT_CORE][0] > 0
+        core = signo in CORE_SIGNALS and coredump.dump(kernel, task, info)
         lifecycle.exit_group(kernel, group, signals.killed_status(signo, core))
         lifecycle.exit_task(kernel, task, group.exit_status)
         return False

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
 from emulator.abi.signals import (
-    CORE_SIGNALS,
     IGNORED_SIGNALS,
     NSIG,
     SI_KERNEL,
@@ -261,7 +260,7 @@ def kernel_info(signo: int) -> Siginfo:
 
 def killed_status(signo: int, core: bool) -> int:
     """The wait status of a process that died of `signo`."""
-    return signo | (0x80 if core and signo in CORE_SIGNALS else 0)
+    return signo | (0x80 if core else 0)
 
 
 def with_signo(info: Siginfo | None, signo: int) -> Siginfo:

@@ -112,6 +112,7 @@ class ThreadGroup:
         "child_event",
         "child_usage",
         "children",
+        "coredump_filter",
         "dumpable",
         "envp",
         "exe",
@@ -176,6 +177,7 @@ class ThreadGroup:
         self.envp: tuple[bytes, ...] = ()
         self.start_ns = 0
         self.dumpable = 1
+        self.coredump_filter = 0x33  # /proc/PID/coredump_filter
         self.exec_count = 0
 
     @property

@@ -66,9 +66,16 @@ def getresgid(t: Task, real: Ptr, effective: Ptr, saved: Ptr) -> int:
 
 
 def become(t: Task, credentials: Credentials) -> None:
-    """Replace a task's credentials; the host checks file permissions for them from now on."""
-    t.credentials = credentials
+    """Replace a task's credentials; the host checks file permissions for them from now on (commit_creds)."""
+    old, t.credentials = t.credentials, credentials
     t.kernel.assume_identity(t)
+    if _effective(old) != _effective(credentials) or credentials.cap_permitted & ~old.cap_permitted:
+        t.group.dumpable = 0  # what it has read as somebody else is nobody's to see
+        t.pdeathsig = 0
+
+
+def _effective(who: Credentials) -> tuple[int, int, int, int]:
+    return who.euid, who.egid, who.fsuid, who.fsgid
 
 
 def _set_uids(t: Task, ruid: int, euid: int, suid: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import IntEnum
 
 from emulator.abi.errno import E
+from emulator.abi.notes import REGISTER_SETS
 from emulator.abi.signals import NSIG, SI_USER, SIGINFO_SIZE, Siginfo, Signal
 from emulator.errors import LinuxError, MemoryFault
 from emulator.kernel import ptrace as tracing
@@ -58,7 +59,6 @@ class Request(IntEnum):
 
 
 OPTIONS = 0x3000FF  # every PTRACE_O_* there is
-NOTES = {1: "NT_PRSTATUS", 2: "NT_PRFPREG", 0x202: "NT_X86_XSTATE", 0x401: "NT_ARM_TLS", 0x404: "NT_ARM_SYSTEM_CALL"}
 DEBUG_REGISTERS = 848  # offsetof(struct user, u_debugreg), x86-64
 USER_SIZE = 912
 
@@ -204,14 +204,14 @@ def _poke_user(t: Task, task: Task, address: int, data: int) -> int:
 
 def _note(task: Task, kind: int) -> bytes:
     """One register set of a stopped tracee; EINVAL for a kind the ISA has not."""
-    note = task.arch.notes.get(NOTES.get(kind, ""))
+    note = task.arch.notes.get(REGISTER_SETS.get(kind, ""))
     if note is None:
         raise LinuxError(E.EINVAL)
     return note.pack(task.kernel.registers_of(task))
 
 
 def _write_note(task: Task, kind: int, raw: bytes) -> None:
-    note = task.arch.notes.get(NOTES.get(kind, ""))
+    note = task.arch.notes.get(REGISTER_SETS.get(kind, ""))
     if note is None:
         raise LinuxError(E.EINVAL)
     file = task.kernel.registers_of(task)

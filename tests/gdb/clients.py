@@ -35,7 +35,10 @@ SUBJECTS = {
     "objects": ("objects.cc", ("g++", "-g", "-O0"), ()),
 }
 # For tests of their own
-OTHERS = {"spinner": ("spinner.c", ("gcc", "-g", "-O0"), ())}
+OTHERS = {
+    "spinner": ("spinner.c", ("gcc", "-g", "-O0"), ()),
+    "crasher": ("crasher.c", ("gcc", "-g", "-O0", "-pthread"), ()),
+}
 AARCH64_SUBJECTS = {
     "numbers": ("numbers.c", ("aarch64-linux-gnu-gcc", "-g", "-O0"), ("-lm",)),
     "lists": ("lists.c", ("aarch64-linux-gnu-gcc", "-g", "-O0", "-no-pie"), ()),

@@ -11,7 +11,9 @@ import stat
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from emulator.abi.errno import E
 from emulator.errors import LinuxError
+from emulator.kernel import coredump
 from emulator.kernel.files.description import VirtualStat
 from emulator.kernel.files.procpid import ProcessDirectory, process_named
 from emulator.kernel.files.virtual import (
@@ -55,16 +57,28 @@ class TextLink(VirtualLink):
 
 
 class GlobalFile(VirtualFile):
-    """A file whose text a function makes."""
+    """A file whose text a function makes; `store` takes what root writes."""
 
-    __slots__ = ("_make",)
+    __slots__ = ("_make", "_store")
 
-    def __init__(self, name: bytes, parent: Node, make: Callable[[Task], str]) -> None:
-        super().__init__(name, stat.S_IFREG | 0o444, parent)
+    def __init__(
+        self,
+        name: bytes,
+        parent: Node,
+        make: Callable[[Task], str],
+        store: Callable[[Task, bytes], None] | None = None,
+    ) -> None:
+        super().__init__(name, stat.S_IFREG | (0o644 if store else 0o444), parent)
         self._make = make
+        self._store = store
 
     def content(self, t: Task) -> bytes:
         return self._make(t).encode(errors="surrogateescape")
+
+    def store(self, t: Task, data: bytes) -> None:
+        if self._store is None:
+            raise LinuxError(E.EINVAL)
+        self._store(t, data)
 
 
 class HostText(VirtualFile):
@@ -96,7 +110,7 @@ class HostTree(VirtualDirectory):
         path = f"{self._host_path}/{name.decode(errors='surrogateescape')}"
         make = self._own.get(path)
         if make is not None:
-            return GlobalFile(name, self, make)
+            return GlobalFile(name, self, make, _SYS_STORE.get(path))
         host = t.kernel.host
         try:
             mode = host.stat(host.encode(path), None, False).st_mode
@@ -165,12 +179,34 @@ _FROM_HOST = (
     b"swaps", b"timer_list", b"vmstat", b"zoneinfo",
 )  # fmt: skip
 _SYS_OWN: dict[str, Callable[[Task], str]] = {
+    "/proc/sys/kernel/core_pattern": lambda t: (
+        coredump.pattern_of(t.kernel).pattern.decode(errors="surrogateescape") + "\n"
+    ),
+    "/proc/sys/kernel/core_uses_pid": lambda t: f"{int(coredump.pattern_of(t.kernel).uses_pid)}\n",
     "/proc/sys/kernel/hostname": lambda t: t.kernel.hostname + "\n",
     "/proc/sys/kernel/domainname": lambda t: t.kernel.domainname + "\n",
     "/proc/sys/kernel/pid_max": lambda t: "32768\n",
     "/proc/sys/kernel/random/uuid": lambda t: _uuid(t),
     "/proc/sys/kernel/randomize_va_space": lambda t: "2\n" if t.kernel.config.aslr else "0\n",
     "/proc/sys/kernel/yama/ptrace_scope": lambda t: "0\n",
+}
+
+
+def _set_core_pattern(t: Task, data: bytes) -> None:
+    text = data.partition(b"\n")[0].partition(b"\0")[0]
+    coredump.pattern_of(t.kernel).pattern = text[: coredump.PATTERN_SIZE - 1]
+
+
+def _set_core_uses_pid(t: Task, data: bytes) -> None:
+    try:
+        coredump.pattern_of(t.kernel).uses_pid = bool(int(data.strip()))
+    except ValueError:
+        raise LinuxError(E.EINVAL) from None
+
+
+_SYS_STORE: dict[str, Callable[[Task, bytes], None]] = {
+    "/proc/sys/kernel/core_pattern": _set_core_pattern,
+    "/proc/sys/kernel/core_uses_pid": _set_core_uses_pid,
 }
 
 

@@ -354,13 +354,22 @@ def _ignored(task: Task, data: bytes) -> None:
     """Accepted, and of no effect here."""
 
 
+def _set_coredump_filter(task: Task, data: bytes) -> None:
+    """A number in C's notation."""
+    try:
+        value = int(data.strip(), 0)
+    except ValueError:
+        raise LinuxError(E.EINVAL) from None
+    task.group.coredump_filter = value & 0x1FF
+
+
 FILES: dict[bytes, TextFile] = {
     b"auxv": TextFile(auxv, 0o400),
     b"cgroup": TextFile(lambda task: "0::/\n"),
     b"clear_refs": TextFile(lambda task: "", 0o200, _ignored),
     b"cmdline": TextFile(cmdline),
     b"comm": TextFile(comm, 0o644, set_comm),
-    b"coredump_filter": TextFile(lambda task: "00000033\n", 0o644, _ignored),
+    b"coredump_filter": TextFile(lambda task: f"{task.group.coredump_filter:08x}\n", 0o644, _set_coredump_filter),
     b"cpuset": TextFile(lambda task: "/\n"),
     b"environ": TextFile(environ, 0o400),
     b"gid_map": TextFile(lambda task: "         0          0 4294967295\n", 0o644),

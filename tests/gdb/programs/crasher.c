@@ -1,0 +1,37 @@
+/* Three threads; one dies, the others wait. */
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+__thread int mine = 42;
+static char *mapping;
+static int ready;
+static void *waits(void *number)
+{
+    mine = (int)(long)number;
+    __atomic_add_fetch(&ready, 1, __ATOMIC_SEQ_CST);
+    for (;;)
+        pause();
+    return 0;
+}
+int crash(int depth, double x)
+{
+    volatile int here = depth;
+    if (!depth)
+        *(volatile int *)0x18 = 1;
+    return crash(depth - 1, x * 1.5) + here;
+}
+int main(void)
+{
+    struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
+    pthread_t t;
+    setrlimit(RLIMIT_CORE, &all);
+    mapping = mmap(0, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    strcpy(mapping + 0x5000, "in a mapping");
+    for (long i = 0; i < 2; i++)
+        pthread_create(&t, 0, waits, (void *)(100 + i));
+    while (__atomic_load_n(&ready, __ATOMIC_SEQ_CST) < 2)
+        usleep(1000);
+    return crash(3, 2.5);
+}
