@@ -156,7 +156,10 @@ class Target(Protocol):
         """Ctrl-C: the next `run_slice` reports a stop with SIGINT (or another event that was due), blocked or not."""
 
     def kill(self, process: int) -> None:
-        """End a process; no event is reported for it."""
+        """End a process; no event is reported for it.  One whose end was not reported yet is killed already.
+
+        Raises TargetError if there is no such process.
+        """
 
     def detach(self, process: int) -> None:
         """Let a process go on without a debugger; no event is reported for it.  Its points are removed."""

@@ -173,9 +173,7 @@ class SteppingAbility(CatchAbility):
 
     def run_beside(self) -> Running | Waiting | None:
         """A slice for processes that are not debugged, while the debugged ones are stopped."""
-        if len(self.kernel.groups) <= len(self.debugged):
-            return None
-        if not any(group.tasks for group in self.kernel.groups.values() if not self.traces(group)):
+        if not any(group.tasks and not self.traces(group) for group in self.kernel.groups.values()):
             return None
         event = self.machine.run(self.slice_insns)
         if type(event) is events.Idle:
@@ -327,6 +325,8 @@ class SteppingAbility(CatchAbility):
 
     def kill(self, process: int) -> None:
         """SIGKILL, and wait until it is gone; nothing is reported."""
+        if self._drop_exit(process):
+            return
         group = self.group(process)
         self.drop_points(group.tgid)
         members = {task.group.tgid: task.group for task in self.tasks_of(group)}
@@ -349,6 +349,8 @@ class SteppingAbility(CatchAbility):
 
     def detach(self, process: int) -> None:
         """Let it run on by itself, with the signal it stopped with if the client lets that through."""
+        if self._drop_exit(process):
+            return
         group = self.group(process)
         self.drop_points(group.tgid)
         program = self.settings.program_signals
@@ -359,6 +361,13 @@ class SteppingAbility(CatchAbility):
                 if stop.info.signo != Signal.SIGTRAP and (program is None or signal in program):
                     task.inject, task.attention = stop.info, True
         self._let_go(group)
+
+    def _drop_exit(self, process: int) -> bool:
+        """Is it gone already, and the client only not told yet?  Then it need not be."""
+        gone = [e for e in self.pending if isinstance(e, gdb.ProcessExited | gdb.ProcessSignalled) and e.pid == process]
+        for event in gone:
+            self.pending.remove(event)
+        return bool(gone)
 
     def _let_go(self, group: ThreadGroup) -> None:
         for task in self.tasks_of(group):

@@ -141,7 +141,7 @@ def _kill_all(c: Context) -> None:
 @packet("vKill;process")
 def kill_process(c: Context, process: int) -> Reply:
     """Kill one process."""
-    if process not in c.processes():
+    if process <= 0:
         raise TargetError(0x03, f"no process {process}")
     c.target.kill(process)
     _forget(c, process)

@@ -264,6 +264,8 @@ class FakeTarget:
         self.interrupted = True
 
     def kill(self, process: int) -> None:
+        if all(thread.pid != process for thread in self.registers):
+            raise TargetError(0x03, f"no process {process}")
         self.calls.append(("kill", process))
         for thread in [thread for thread in self.registers if thread.pid == process]:
             del self.registers[thread]

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from emulator.abi.signals import Siginfo
+from emulator.abi.signals import Signal as GuestSignal
 from emulator.arch import by_name
 from emulator.debug.target import EmulatorTarget, LaunchingTarget
 from emulator.kernel.boot import power_on, spawn
 from emulator.kernel.kernel import Config
+from emulator.kernel.signals import send_to_group
 from emulator.machine import Machine
 from gdbstub.agent import compile_expression
 from gdbstub.errors import FileError, MemoryUnreadable, NoSuchThread, TargetError, ThreadExited
@@ -394,6 +397,23 @@ def test_kill_and_detach_take_such_a_clone_along(end: str) -> None:
         if rig.target.run_beside() is None:
             break
     assert not any(group.tasks for group in rig.machine.kernel.groups.values())
+
+
+@pytest.mark.parametrize("end", ["kill", "detach", "go"])
+def test_a_stopped_process_that_another_kills_is_gone_at_once(end: str) -> None:
+    rig = Rig(programs.FORK)
+    rig.break_at("parent")
+    rig.go()
+    send_to_group(rig.task.group, Siginfo(GuestSignal.SIGKILL))
+    assert rig.target.run_beside() is RUNNING  # the child, which is not debugged, runs
+    assert not rig.target.is_alive(rig.thread)
+    if end == "go":
+        assert rig.go() == ProcessSignalled(rig.pid, Signal.SIGKILL)
+    else:
+        getattr(rig.target, end)(rig.pid)
+        assert not rig.target.pending
+    with pytest.raises(TargetError):
+        rig.target.kill(rig.pid)
 
 
 def test_launch() -> None:
