@@ -61,7 +61,7 @@ class Core:
         self.kernel = machine.kernel
         self.settings = Settings()
         self.debugged: dict[int, ThreadGroup] = {}  # tgid -> process under the debugger
-        # A clone(2) that shares its maker's memory is a process of its own, but a thread to the debugger, as to ptrace.
+        # A clone(2) whose end does not send SIGCHLD is a process, but a thread to ptrace and to the debugger.
         self.clones: dict[int, ThreadGroup] = {}  # its tgid -> the debugged process whose thread it is
         self.stops: dict[TaskUid, LastStop] = {}
         self.known: dict[ThreadId, TaskUid] = {}  # what the client means by a thread-id

@@ -35,10 +35,12 @@ class RegistersAbility(Core):
         return found
 
     def capture(self, task: Task) -> RegisterFile:
-        """The register file of a stopped task, read once."""
+        """The register file of a task; of a stopped one it is read once."""
         file = self.captured.get(task.uid)
         if file is None:
-            file = self.captured[task.uid] = self.kernel.registers_of(task)
+            file = self.kernel.registers_of(task)
+            if task.hold:
+                self.captured[task.uid] = file
         return file
 
     def _numbered(self, task: Task, regnum: int) -> tuple[Description, str, int]:
@@ -93,7 +95,8 @@ class RegistersAbility(Core):
     def thread_details(self, thread: ThreadId) -> ThreadDetails:
         """Its name; what it does is `monitor threads`' to say, as gdbserver's list has no such column."""
         task = self.live(thread)
-        return ThreadDetails(name=task.name, core=0, handle=self._pthread(task))
+        name = task.name if task.pid == thread.pid else ""  # as /proc/PID/task has it: a clone is not in there
+        return ThreadDetails(name=name, core=0, handle=self._pthread(task))
 
     def _pthread(self, task: Task) -> bytes:
         """pthread_t where the thread control block begins with its own address, which is pthread_t (TLS variant II).

@@ -269,7 +269,7 @@ class SteppingAbility(CatchAbility):
 
     def _forked(self, task: Task, child: Task, kind: events.ForkKind) -> StopEvent | None:
         process = self.process_of(task)
-        if kind is events.ForkKind.CLONE and child.space is task.space:
+        if kind is events.ForkKind.CLONE:
             self.clones[child.group.tgid] = self.debugged[process]
             return self._thread_created(child, task)
         wanted = {
