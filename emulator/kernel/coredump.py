@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import IntFlag
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from emulator.abi.signals import Siginfo
     from emulator.kernel.files.description import Description
     from emulator.kernel.kernel import Kernel
+    from emulator.kernel.sysctl import Sysctls
     from emulator.kernel.tasks import Task
     from emulator.kernel.vma import Vma
 
@@ -44,18 +46,18 @@ class Filter(IntFlag):
     ELF_HEADERS = 16
 
 
+@dataclass(frozen=True, slots=True)
 class CorePattern:
-    """/proc/sys/kernel/core_pattern and core_uses_pid: the host's, until the guest writes others."""
+    """/proc/sys/kernel/core_pattern and core_uses_pid."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        try:
-            self.pattern: bytes = kernel.host.read_file("/proc/sys/kernel/core_pattern").rstrip(b"\n")
-        except LinuxError:
-            self.pattern = b"core"
-        try:
-            self.uses_pid: bool = kernel.host.read_file("/proc/sys/kernel/core_uses_pid").strip() != b"0"
-        except LinuxError:
-            self.uses_pid = False
+    pattern: bytes
+    uses_pid: bool
+
+    @classmethod
+    def of(cls, sysctls: Sysctls) -> CorePattern:
+        """The machine's settings of now."""
+        text = sysctls.text("kernel/core_pattern").rstrip(b"\n")[: PATTERN_SIZE - 1]
+        return cls(text, sysctls.number("kernel/core_uses_pid") != 0)
 
     @property
     def handler(self) -> bool:
@@ -121,18 +123,11 @@ def _one_component(text: str) -> bytes:
     return text.encode(errors="surrogateescape").replace(b"/", b"!").replace(b"..", b"!.", 1)
 
 
-def pattern_of(kernel: Kernel) -> CorePattern:
-    """The machine's setting."""
-    found: CorePattern = kernel.extensions.get("core_pattern") or CorePattern(kernel)
-    kernel.extensions["core_pattern"] = found
-    return found
-
-
 def dump(kernel: Kernel, task: Task, info: Siginfo) -> bool:
     """Write the core of a process; `task`, on the CPU, dies of `info`.  Whether it was dumped (do_coredump)."""
     group = task.group
     limit = group.rlimits[RLIMIT_CORE][0]
-    pattern = pattern_of(kernel)
+    pattern = CorePattern.of(kernel.sysctls)
     if not group.dumpable:
         return False
     if pattern.handler:

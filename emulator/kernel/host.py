@@ -211,6 +211,11 @@ class Host:
         """uname(2), nodename."""
         return os.uname().nodename
 
+    def release(self) -> tuple[str, str]:
+        """uname(2), release and version."""
+        host = os.uname()
+        return host.release, host.version
+
     # -- anything ------------------------------------------------------------------------------------------------
 
     def call(self, function: Callable[..., T], /, *args: Any, **keywords: Any) -> T:

@@ -29,6 +29,7 @@ from emulator.kernel import lifecycle, ptrace, signals
 from emulator.kernel.clock import Clock
 from emulator.kernel.futex import Futexes
 from emulator.kernel.scheduler import Scheduler
+from emulator.kernel.sysctl import Sysctls
 from emulator.kernel.tasks import FIRST_PID, CallPhase, Task, TaskRegistry, TaskState
 from emulator.kernel.thread_group import Session, ThreadGroup
 from emulator.kernel.user_memory import UserMemory
@@ -77,6 +78,7 @@ class Kernel:
         self.cpu = cpu
         self.arena = arena
         self.clock = Clock(host)
+        self.sysctls = Sysctls(host)
         self.vfs = Vfs(host, config.root, config.library_path[0] if config.library_path else "")
         self.scheduler = Scheduler(self.clock, config.seed)
         self.tasks = TaskRegistry()

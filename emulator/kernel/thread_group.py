@@ -123,6 +123,8 @@ class ThreadGroup:
         "exiting",
         "itimers",
         "leader",
+        "oom_score_adj",
+        "oom_score_adj_min",
         "parent",
         "pending",
         "pgid",
@@ -177,7 +179,9 @@ class ThreadGroup:
         self.envp: tuple[bytes, ...] = ()
         self.start_ns = 0
         self.dumpable = 1
-        self.coredump_filter = 0x33  # /proc/PID/coredump_filter
+        self.oom_score_adj = 0
+        self.oom_score_adj_min = 0  # what an unprivileged process may go back down to
+        self.coredump_filter = 0x33
         self.exec_count = 0
 
     @property

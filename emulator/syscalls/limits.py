@@ -127,15 +127,15 @@ def ioprio_set(t: Task, which: Int, who: Int, priority: Int) -> int:
 # -- the machine -----------------------------------------------------------------------------------------------------
 
 UTS_LENGTH = 65
-RELEASE, VERSION = "6.1.0-emugdb", "#1 SMP PREEMPT_DYNAMIC emugdb"
 
 
 @syscall("uname")
 def uname(t: Task, address: Ptr) -> int:
-    """uname(2)."""
+    """uname(2): the system is the host's, because most of what calls do is."""
     kernel = t.kernel
+    release, version = kernel.host.release()
     machine = t.arch.name if not t.personality & 8 else "i686"
-    fields = ("Linux", kernel.hostname, RELEASE, VERSION, machine, kernel.domainname)
+    fields = ("Linux", kernel.hostname, release, version, machine, kernel.domainname)
     t.memory.write(address, b"".join(field.encode()[: UTS_LENGTH - 1].ljust(UTS_LENGTH, b"\0") for field in fields))
     return 0
 

@@ -246,6 +246,7 @@ def _new_group(t: Task, tgid: int, args: CloneArgs) -> ThreadGroup:
     group.exe, group.argv, group.envp = old.exe, old.argv, old.envp
     group.start_ns = t.kernel.clock.monotonic_ns()
     group.dumpable = old.dumpable
+    group.oom_score_adj, group.oom_score_adj_min = old.oom_score_adj, old.oom_score_adj_min
     group.coredump_filter = old.coredump_filter
     if parent is not None:
         parent.children[tgid] = group

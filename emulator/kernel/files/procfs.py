@@ -11,9 +11,7 @@ import stat
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from emulator.abi.errno import E
 from emulator.errors import LinuxError
-from emulator.kernel import coredump
 from emulator.kernel.files.description import VirtualStat
 from emulator.kernel.files.procpid import ProcessDirectory, process_named
 from emulator.kernel.files.virtual import (
@@ -57,28 +55,16 @@ class TextLink(VirtualLink):
 
 
 class GlobalFile(VirtualFile):
-    """A file whose text a function makes; `store` takes what root writes."""
+    """A file whose text a function makes."""
 
-    __slots__ = ("_make", "_store")
+    __slots__ = ("_make",)
 
-    def __init__(
-        self,
-        name: bytes,
-        parent: Node,
-        make: Callable[[Task], str],
-        store: Callable[[Task, bytes], None] | None = None,
-    ) -> None:
-        super().__init__(name, stat.S_IFREG | (0o644 if store else 0o444), parent)
+    def __init__(self, name: bytes, parent: Node, make: Callable[[Task], str]) -> None:
+        super().__init__(name, stat.S_IFREG | 0o444, parent)
         self._make = make
-        self._store = store
 
     def content(self, t: Task) -> bytes:
         return self._make(t).encode(errors="surrogateescape")
-
-    def store(self, t: Task, data: bytes) -> None:
-        if self._store is None:
-            raise LinuxError(E.EINVAL)
-        self._store(t, data)
 
 
 class HostText(VirtualFile):
@@ -95,38 +81,65 @@ class HostText(VirtualFile):
 
 
 class HostTree(VirtualDirectory):
-    """A directory of the host's /proc, for reading; `own` are the files of the guest's in it."""
+    """A directory of the host's /proc, for reading."""
 
-    __slots__ = ("_host_path", "_own")
+    __slots__ = ("_host_path",)
 
-    def __init__(
-        self, name: bytes, parent: Node, host_path: str, own: dict[str, Callable[[Task], str]] | None = None
-    ) -> None:
+    def __init__(self, name: bytes, parent: Node, host_path: str) -> None:
         super().__init__(name, stat.S_IFDIR | 0o555, parent)
         self._host_path = host_path
-        self._own = own or {}
+
+    def file(self, name: bytes, path: str, mode: int) -> Node:
+        """The node of a regular file of the host's."""
+        return HostText(name, self, path, mode)
 
     def lookup(self, t: Task, name: bytes) -> Node | None:
         path = f"{self._host_path}/{name.decode(errors='surrogateescape')}"
-        make = self._own.get(path)
-        if make is not None:
-            return GlobalFile(name, self, make, _SYS_STORE.get(path))
         host = t.kernel.host
         try:
             mode = host.stat(host.encode(path), None, False).st_mode
         except LinuxError:
             return None
         if stat.S_ISDIR(mode):
-            return HostTree(name, self, path, self._own)
+            return type(self)(name, self, path)
         if stat.S_ISLNK(mode):
             return TextLink(name, self, host.readlink(host.encode(path)))
-        return HostText(name, self, path, mode)
+        return self.file(name, path, mode)
 
     def entries(self, t: Task) -> Iterable[tuple[bytes, int]]:
         host = t.kernel.host
         for name in host.listdir(self._host_path):
             mode = host.stat(host.encode(f"{self._host_path}/") + name, None, False).st_mode
             yield name, DT_DIR if stat.S_ISDIR(mode) else DT_LNK if stat.S_ISLNK(mode) else DT_REG
+
+
+class Setting(VirtualFile):
+    """A file of /proc/sys: the guest's own copy of the host's."""
+
+    __slots__ = ("_path",)
+
+    overridable = False  # test_perm() of fs/proc/proc_sysctl.c
+
+    def __init__(self, name: bytes, parent: Node, path: str, mode: int) -> None:
+        super().__init__(name, stat.S_IFREG | mode & 0o666, parent)
+        self._path = path
+
+    def content(self, t: Task) -> bytes:
+        return t.kernel.sysctls.text(self._path)
+
+    def store(self, t: Task, data: bytes) -> None:
+        t.kernel.sysctls.store(self._path, data)
+
+
+class SettingsTree(HostTree):
+    """/proc/sys and the directories in it; some files tell of the guest's machine."""
+
+    __slots__ = ()
+
+    def file(self, name: bytes, path: str, mode: int) -> Node:
+        below = path.removeprefix("/proc/sys/")
+        make = _SYS_OWN.get(below)
+        return GlobalFile(name, self, make) if make is not None else Setting(name, self, below, mode)
 
 
 def _uptime(t: Task) -> str:
@@ -179,34 +192,11 @@ _FROM_HOST = (
     b"swaps", b"timer_list", b"vmstat", b"zoneinfo",
 )  # fmt: skip
 _SYS_OWN: dict[str, Callable[[Task], str]] = {
-    "/proc/sys/kernel/core_pattern": lambda t: (
-        coredump.pattern_of(t.kernel).pattern.decode(errors="surrogateescape") + "\n"
-    ),
-    "/proc/sys/kernel/core_uses_pid": lambda t: f"{int(coredump.pattern_of(t.kernel).uses_pid)}\n",
-    "/proc/sys/kernel/hostname": lambda t: t.kernel.hostname + "\n",
-    "/proc/sys/kernel/domainname": lambda t: t.kernel.domainname + "\n",
-    "/proc/sys/kernel/pid_max": lambda t: "32768\n",
-    "/proc/sys/kernel/random/uuid": lambda t: _uuid(t),
-    "/proc/sys/kernel/randomize_va_space": lambda t: "2\n" if t.kernel.config.aslr else "0\n",
-    "/proc/sys/kernel/yama/ptrace_scope": lambda t: "0\n",
-}
-
-
-def _set_core_pattern(t: Task, data: bytes) -> None:
-    text = data.partition(b"\n")[0].partition(b"\0")[0]
-    coredump.pattern_of(t.kernel).pattern = text[: coredump.PATTERN_SIZE - 1]
-
-
-def _set_core_uses_pid(t: Task, data: bytes) -> None:
-    try:
-        coredump.pattern_of(t.kernel).uses_pid = bool(int(data.strip()))
-    except ValueError:
-        raise LinuxError(E.EINVAL) from None
-
-
-_SYS_STORE: dict[str, Callable[[Task, bytes], None]] = {
-    "/proc/sys/kernel/core_pattern": _set_core_pattern,
-    "/proc/sys/kernel/core_uses_pid": _set_core_uses_pid,
+    "kernel/hostname": lambda t: t.kernel.hostname + "\n",
+    "kernel/domainname": lambda t: t.kernel.domainname + "\n",
+    "kernel/random/uuid": lambda t: _uuid(t),
+    "kernel/randomize_va_space": lambda t: "2\n" if t.kernel.config.aslr else "0\n",
+    "kernel/yama/ptrace_scope": lambda t: "0\n",
 }
 
 
@@ -244,7 +234,7 @@ class ProcRoot(VirtualDirectory):
             case b"net":
                 return TextLink(name, self, b"self/net")
             case b"sys":
-                return HostTree(name, self, "/proc/sys", _SYS_OWN)
+                return SettingsTree(name, self, "/proc/sys")
         if name in _OWN:
             return GlobalFile(name, self, _OWN[name])
         if name in _FROM_HOST and t.kernel.host.exists("/proc/" + name.decode()):

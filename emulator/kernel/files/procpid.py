@@ -87,7 +87,7 @@ class TaskFile(VirtualFile):
         task: Task,
         make: Maker,
         mode: int = 0o444,
-        store: Callable[[Task, bytes], None] | None = None,
+        store: Callable[[Task, Task, bytes], None] | None = None,
     ) -> None:
         super().__init__(name, stat.S_IFREG | mode, parent, task.credentials.euid, task.credentials.egid)
         self.task = task
@@ -101,7 +101,7 @@ class TaskFile(VirtualFile):
     def store(self, t: Task, data: bytes) -> None:
         if self._store is None:
             raise LinuxError(E.EINVAL)
-        self._store(still_there(self.task), data)
+        self._store(t, still_there(self.task), data)
 
 
 class TaskLink(MagicLink):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from emulator.abi.errno import E
 from emulator.abi.signals import SIG_DFL, SIG_IGN
 from emulator.errors import LinuxError, MemoryFault
+from emulator.kernel.files import procset
 from emulator.kernel.files.virtual import Node
 from emulator.kernel.tasks import Live, TaskState
 from emulator.kernel.thread_group import RLIM_INFINITY
@@ -99,11 +100,6 @@ def auxv(task: Task) -> bytes:
 def comm(task: Task) -> str:
     """The thread's name."""
     return task.name + "\n"
-
-
-def set_comm(task: Task, data: bytes) -> None:
-    """A thread of the process may rename it."""
-    task.name = data[:15].decode(errors="surrogateescape")
 
 
 def maps(task: Task) -> str:
@@ -347,29 +343,18 @@ class TextFile:
 
     make: Callable[[Task], str | bytes]
     mode: int = 0o444
-    store: Callable[[Task, bytes], None] | None = None
-
-
-def _ignored(task: Task, data: bytes) -> None:
-    """Accepted, and of no effect here."""
-
-
-def _set_coredump_filter(task: Task, data: bytes) -> None:
-    """A number in C's notation."""
-    try:
-        value = int(data.strip(), 0)
-    except ValueError:
-        raise LinuxError(E.EINVAL) from None
-    task.group.coredump_filter = value & 0x1FF
+    store: Callable[[Task, Task, bytes], None] | None = None  # of the writer, the task, the text
 
 
 FILES: dict[bytes, TextFile] = {
     b"auxv": TextFile(auxv, 0o400),
     b"cgroup": TextFile(lambda task: "0::/\n"),
-    b"clear_refs": TextFile(lambda task: "", 0o200, _ignored),
+    b"clear_refs": TextFile(lambda task: "", 0o200, procset.ignored),
     b"cmdline": TextFile(cmdline),
-    b"comm": TextFile(comm, 0o644, set_comm),
-    b"coredump_filter": TextFile(lambda task: f"{task.group.coredump_filter:08x}\n", 0o644, _set_coredump_filter),
+    b"comm": TextFile(comm, 0o644, procset.set_comm),
+    b"coredump_filter": TextFile(
+        lambda task: f"{task.group.coredump_filter:08x}\n", 0o644, procset.set_coredump_filter
+    ),
     b"cpuset": TextFile(lambda task: "/\n"),
     b"environ": TextFile(environ, 0o400),
     b"gid_map": TextFile(lambda task: "         0          0 4294967295\n", 0o644),
@@ -384,9 +369,9 @@ FILES: dict[bytes, TextFile] = {
     b"maps": TextFile(maps),
     b"mountinfo": TextFile(mountinfo),
     b"mounts": TextFile(mounts),
-    b"oom_adj": TextFile(lambda task: "0\n", 0o644, _ignored),
-    b"oom_score": TextFile(lambda task: "0\n"),
-    b"oom_score_adj": TextFile(lambda task: "0\n", 0o644, _ignored),
+    b"oom_adj": TextFile(procset.oom_adj, 0o644, procset.set_oom_adj),
+    b"oom_score": TextFile(procset.oom_score),
+    b"oom_score_adj": TextFile(lambda task: f"{task.group.oom_score_adj}\n", 0o644, procset.set_oom_score_adj),
     b"personality": TextFile(lambda task: f"{task.personality:08x}\n", 0o400),
     b"sched": TextFile(lambda task: f"{task.name} ({task.tid}, #threads: {len(task.group.tasks)})\n", 0o644),
     b"schedstat": TextFile(lambda task: f"{task.user_ns} 0 {task.voluntary_switches}\n"),
@@ -399,7 +384,7 @@ FILES: dict[bytes, TextFile] = {
     b"statm": TextFile(statm),
     b"status": TextFile(status),
     b"syscall": TextFile(syscall, 0o400),
-    b"timerslack_ns": TextFile(lambda task: f"{task.timer_slack_ns}\n", 0o666, _ignored),
+    b"timerslack_ns": TextFile(lambda task: f"{task.timer_slack_ns}\n", 0o666, procset.set_timer_slack),
     b"uid_map": TextFile(lambda task: "         0          0 4294967295\n", 0o644),
     b"wchan": TextFile(wchan),
 }

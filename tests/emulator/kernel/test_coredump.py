@@ -10,12 +10,13 @@ import pytest
 from emulator.abi.errno import E
 from emulator.errors import LinuxError
 from emulator.kernel.coredump import CorePattern
+from emulator.kernel.sysctl import Sysctls
 
 
 def pattern(text: bytes, uses_pid: bytes = b"0\n") -> CorePattern:
     """As a machine with these settings has it."""
     files = {"/proc/sys/kernel/core_pattern": text + b"\n", "/proc/sys/kernel/core_uses_pid": uses_pid}
-    return CorePattern(cast(Any, SimpleNamespace(host=SimpleNamespace(read_file=files.__getitem__))))
+    return CorePattern.of(Sysctls(cast(Any, SimpleNamespace(read_file=files.__getitem__))))
 
 
 @pytest.fixture
@@ -52,5 +53,4 @@ def test_a_host_that_does_not_tell() -> None:
     def refuses(path: str) -> bytes:
         raise LinuxError(E.ENOENT)
 
-    kernel = SimpleNamespace(host=SimpleNamespace(read_file=refuses))
-    assert CorePattern(cast(Any, kernel)).pattern == b"core"
+    assert CorePattern.of(Sysctls(cast(Any, SimpleNamespace(read_file=refuses)))).pattern == b"core"
