@@ -129,11 +129,14 @@ AARCH64 = Arch(
         uc_mode="UC_MODE_ARM",
         uc_model="UC_CPU_ARM64_MAX",
         uc_registers="UC_ARM64_REG_",
+        uc_target="aarch64",
         capstone=("CS_ARCH_ARM64", "CS_MODE_ARM"),
+        scanner="aarch64",
+        general=tuple(f"x{n}" for n in range(31)),
         set_page_size=True,
         setup=(("PSTATE", 0),),  # EL0: what user mode may not do traps
         system=SYSTEM,
-        insn_length=4,
+        syscall_interrupt=2,  # EXCP_SWI of the engine's target/arm/cpu.h
     ),
     layout=AddressLayout(
         task_size=1 << 48,

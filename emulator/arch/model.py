@@ -107,19 +107,42 @@ class SystemRegister:
 
 
 @dataclass(frozen=True, slots=True)
+class LazyFlags:
+    """Where the engine says how its flags are to be computed, and the word for "they are"."""
+
+    offset: int  # in the registers of a saved context, of an int32
+    computed: int
+
+
+@dataclass(frozen=True, slots=True)
 class CpuModel:
-    """How to make a Unicorn engine that behaves like a user-mode CPU of this ISA.  Names are Unicorn's constants."""
+    """How to make a Unicorn engine that behaves like a user-mode CPU of this ISA.
+
+    Names are Unicorn's constants (uc_*, *_insn), capstone's, or gdb's register names; the defaults say that the ISA or
+    its engine does not have the thing.
+    """
 
     uc_arch: str  # "UC_ARCH_X86"
     uc_mode: str  # "UC_MODE_64"
     uc_model: str  # "UC_CPU_X86_BROADWELL"
     uc_registers: str  # prefix of the register constants: "UC_X86_REG_"
+    uc_target: str  # suffix of the engine's functions of which every ISA has its own: "x86_64"
     capstone: tuple[str, str]  # ("CS_ARCH_X86", "CS_MODE_64")
+    scanner: str  # who tells instruction boundaries and kinds: a name in hooks/scan.c and cpu/pyscan.py
+    general: tuple[str, ...]  # the general registers in the order in which an instruction encodes them
     set_page_size: bool = False  # call ctl_set_page_size(4096) first of all
     setup: tuple[tuple[str, int], ...] = ()  # registers written once, by Unicorn's name
     system: tuple[SystemRegister, ...] = ()  # bits set once in system registers, before `setup`
+    selectors: tuple[tuple[int, str], ...] = ()  # segment registers with an initial value: (place in env->segs, name)
     cpuid: tuple[CpuidMask, ...] = ()
-    insn_length: int = 0  # 0: variable, count with capstone
+    syscall_insn: str = ""  # the system call, where the engine has a hook for that instruction,
+    syscall_interrupt: int = -1  # ... or where it comes as an interrupt
+    refused_insn: str = ""  # another way into the kernel that Linux does not offer: SIGILL
+    flags: str = ""  # the flags register POPF changes
+    lazy_flags: LazyFlags | None = None
+    contributory: frozenset[int] = frozenset()  # exceptions of which the second makes a double fault
+    sse_status: str = ""  # the register whose exception flags the engine keeps elsewhere: "mxcsr"
+    remedy: str = ""  # what to tell of an instruction which no model of the engine executes
 
 
 @dataclass(frozen=True, slots=True)

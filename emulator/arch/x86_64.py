@@ -17,6 +17,7 @@ from emulator.arch.model import (
     DtvSlot,
     Feature,
     KernelAbi,
+    LazyFlags,
     Register,
     SyscallConvention,
 )
@@ -99,8 +100,12 @@ CPU = CpuModel(
     uc_mode="UC_MODE_64",
     uc_model="UC_CPU_X86_BROADWELL",
     uc_registers="UC_X86_REG_",
+    uc_target="x86_64",
     capstone=("CS_ARCH_X86", "CS_MODE_64"),
+    scanner="x86_64",
+    general=("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16))),
     setup=(("CR4", 0x50620),),  # PAE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE
+    selectors=((1, "cs"), (2, "ss")),
     cpuid=(
         # RDRAND: not deterministic; XSAVE: adds nothing without AVX, and gdb's process record knows fxsave, not xsave
         CpuidMask(1, 0, "ECX", 1 << 30 | 1 << 27 | 1 << 26),
@@ -108,6 +113,13 @@ CPU = CpuModel(
         CpuidMask(0xD, 0, "EAX", 1 << 2),  # XCR0 is x87 | SSE, so is the area
         CpuidMask(0xD, 0, "ECX", 0x100),
     ),
+    syscall_insn="UC_X86_INS_SYSCALL",
+    refused_insn="UC_X86_INS_SYSENTER",
+    flags="eflags",
+    lazy_flags=LazyFlags(offset=168, computed=1),  # target/i386/cpu.h: CPUX86State.cc_op, CC_OP_EFLAGS
+    contributory=frozenset({0, 10, 11, 12, 13}),  # Intel SDM volume 3, table 6-5
+    sse_status="mxcsr",
+    remedy="AVX code, which no CPU model of the engine executes and cpuid does not offer; build for -march=x86-64-v2",
 )
 
 X86_64 = Arch(

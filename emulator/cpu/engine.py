@@ -12,7 +12,6 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NewType
 
-from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import Uc, uclib
 
 from emulator.abi.memory import Access
@@ -30,22 +29,16 @@ _FUNCTIONS = (
     "uc_emu_start", "uc_emu_stop", "uc_reg_read", "uc_reg_write", "uc_hook_add", "uc_ctl", "uc_mem_map_ptr",
     "uc_context_alloc", "uc_context_save", "uc_context_restore", "uc_context_size", "uc_context_free",
 )  # fmt: skip
-_ISA = {"UC_ARCH_X86": 0, "UC_ARCH_ARM64": 1}  # enum Isa of hooks.h; others: 2, fixed width
-_CPUID_REGISTERS = ("EAX", "EBX", "ECX", "EDX")
+_CPUID_REGISTERS = ("EAX", "ECX", "EDX", "EBX")  # their places in CpuModel.general
 _ACCESS = {access.value: access for access in Access}
 # hooks: bit 0 a load, bit 1 a store
 _HOOK_KIND = {WatchKind.WRITE: 2, WatchKind.READ: 1, WatchKind.ACCESS: 3}
 _WATCH_KIND = {2: WatchKind.WRITE, 1: WatchKind.READ, 3: WatchKind.ACCESS}
 
 MAX_SHADOWS = 16  # engine.h
-_I_UNDEFINED = 1  # enum Insn of hooks.h
-_PREFIXES = bytes((0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65))
-_VECTOR = (b"\xc4", b"\xc5", b"\x62", b"\x8f")  # VEX, EVEX, XOP
-AVX_REMEDY = "AVX code, which no CPU model of the engine executes and cpuid does not offer; build for -march=x86-64-v2"
-
+_I_UNSUPPORTED = 2  # enum Insn of hooks.h
 
 _CHECK = re.compile(rb"\x48\x8b\xb7....\x80\xbe(....)\x00\x74", re.DOTALL)
-_SUFFIX = {"UC_ARCH_X86": "x86_64", "UC_ARCH_ARM64": "aarch64"}
 
 
 def spare_exit_checks(arch: Arch, engine: Uc) -> bool:
@@ -57,9 +50,8 @@ def spare_exit_checks(arch: Arch, engine: Uc) -> bool:
     API: its place is read out of the exported function that tests it, `mov rsi, [rdi + UC]; cmp byte [rsi + X], 0`.
     Where the code does not look like that (another build, another host) nothing is touched.
     """
-    suffix = _SUFFIX.get(arch.cpu.uc_arch, "")
     try:
-        function = getattr(uclib, f"check_exit_request_{suffix}")
+        function = getattr(uclib, f"check_exit_request_{arch.cpu.uc_target}")
     except AttributeError:
         return False
     match = _CHECK.match(ctypes.string_at(ctypes.cast(function, ctypes.c_void_p).value or 0, 15))
@@ -94,8 +86,8 @@ class Cpu:
         for register in arch.registers:
             if register.initial:
                 self.write(register.name, register.initial)
-        if arch.cpu.uc_arch == "UC_ARCH_X86":
-            self._set_selectors()
+        if arch.cpu.selectors:
+            self._set_selectors(arch.cpu.selectors)
         self.pristine = self.save()  # the registers of a CPU just switched on
         # The hot ones are the hook module's own methods.
         self.core = self._core  # for loops that read `core.clock` at every turn
@@ -114,22 +106,18 @@ class Cpu:
         return engine
 
     def _spec(self, runner: Uc, stepper: Uc) -> dict[str, Any]:
+        """Return what the hook module has to know: numbers, packed arrays (engine.h), the exits' constructors."""
         arch = self.arch
+        cpu = arch.cpu
         convention = arch.convention
 
         def number(name: str) -> int:
-            return uc_register(arch, arch.register[name].uc)
+            return uc_register(arch, arch.register[name].uc) if name else 0
 
-        x86 = arch.cpu.uc_arch == "UC_ARCH_X86"
-        masks = [
-            number
-            for mask in arch.cpu.cpuid
-            for number in (mask.leaf, mask.subleaf, _CPUID_REGISTERS.index(mask.register), mask.clear)
-        ]
+        masks = [(m.leaf, m.subleaf, _CPUID_REGISTERS.index(m.register), m.clear) for m in cpu.cpuid]
         return {
             **{name: ctypes.cast(getattr(uclib, name), ctypes.c_void_p).value for name in _FUNCTIONS},
             **{f"arg{n}": number(name) for n, name in enumerate(convention.args)},
-            **{short: number("r" + short) if x86 else 0 for short in ("ax", "bx", "cx", "dx")},
             "runner": runner._uch.value,
             "stepper": stepper._uch.value,
             "runner_owner": runner,
@@ -137,17 +125,21 @@ class Cpu:
             "pc": number(arch.pc),
             "nr": number(convention.number),
             "result": number(convention.result),
-            "flags": number("eflags") if x86 else 0,
-            "mxcsr": number("mxcsr") if x86 else 0,
-            "r11": number("r11") if x86 else 0,
-            "syscall_interrupt": -1 if x86 else 2,  # EXCP_SWI of the engine's target/arm/cpu.h
-            "insn_syscall": x86_const.UC_X86_INS_SYSCALL if x86 else 0,
-            "insn_sysenter": x86_const.UC_X86_INS_SYSENTER if x86 else 0,
-            "isa": _ISA.get(arch.cpu.uc_arch, 2),
+            "flags": number(cpu.flags),
+            "mxcsr": number(cpu.sse_status),
+            "general": b"".join(struct.pack("=i", number(name)) for name in cpu.general),
+            "clobbers": b"".join(struct.pack("=2i", number(to), number(of)) for to, of in convention.clobbers),
+            "syscall_interrupt": cpu.syscall_interrupt,
+            "syscall_length": convention.insn_length,
+            "insn_syscall": uc_constant(cpu.syscall_insn),
+            "insn_refused": uc_constant(cpu.refused_insn),
+            "scanner": cpu.scanner,
+            "lazy_flags_offset": cpu.lazy_flags.offset if cpu.lazy_flags else 0,
+            "lazy_flags_value": cpu.lazy_flags.computed if cpu.lazy_flags else -1,
+            "contributory": sum(1 << exception for exception in cpu.contributory),
             "reports_before": int(arch.watch_reports_before),
             "saved_shadow": -1 - self._layout.slots[convention.saved].number if convention.saved else MAX_SHADOWS - 1,
-            "x": b"" if x86 else struct.pack("=31i", *(uc_register(arch, f"X{n}") for n in range(31))),
-            "cpuid": struct.pack(f"={len(masks)}I", *masks),
+            "cpuid": b"".join(struct.pack("=4I", *mask) for mask in masks),
             "Syscall": exits.Syscall,
             "PageFault": lambda address, access, mapped: exits.PageFault(address, _ACCESS[access], mapped),
             "BusError": exits.BusError,
@@ -164,14 +156,14 @@ class Cpu:
     def _undefined(self, address: int) -> exits.Undefined:
         """Name an instruction that the engine does not execute although the guest's hardware might."""
         code = self._table.read_partial(address, 15, force=True) if self._table is not None else b""
-        x86 = _ISA.get(self.arch.cpu.uc_arch) == 0
-        if not x86 or mmu.backend.scan(0, code)[1] != _I_UNDEFINED or code.lstrip(_PREFIXES)[:1] not in _VECTOR:
+        cpu = self.arch.cpu
+        if mmu.backend.scan(cpu.scanner, code)[1] != _I_UNSUPPORTED:
             return exits.Undefined(address, "")
         import capstone
 
-        machine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        machine = capstone.Cs(*(getattr(capstone, name) for name in cpu.capstone))
         words = next((f"{m} {ops}".strip() for _, _, m, ops in machine.disasm_lite(code, address, 1)), code.hex(" "))
-        return exits.Undefined(address, f"{words}: {AVX_REMEDY}")
+        return exits.Undefined(address, f"{words}: {cpu.remedy}")
 
     # ---- address spaces
 
@@ -283,7 +275,7 @@ class Cpu:
         finally:
             self._core.load(mine)
 
-    def _set_selectors(self) -> None:
+    def _set_selectors(self, selectors: tuple[tuple[int, str], ...]) -> None:
         """Put the selectors a user process has into the engine, where `mov %cs, %eax` finds them.
 
         Unicorn would load them from a descriptor table, and there is none.  env->segs is an array of {selector, base,
@@ -297,7 +289,7 @@ class Cpu:
         if fs_base < 104 or context.count(magic.to_bytes(8, "little")) != 1:
             return
         context = bytearray(self.save())
-        for index, name in ((1, "cs"), (2, "ss")):
+        for index, name in selectors:
             at = fs_base - 8 + (index - 4) * 24
             context[at : at + 4] = self.arch.register[name].initial.to_bytes(4, "little")
         self.load(Context(bytes(context)))

@@ -31,7 +31,7 @@ from emulator.cpu.pymemory import (
     Refused,
     Touch,
 )
-from emulator.cpu.pyscan import Insn, Isa, scan
+from emulator.cpu.pyscan import SCANNERS, Insn
 from emulator.errors import LinuxError
 
 HOOK_INTR, HOOK_INSN, HOOK_CODE, HOOK_BLOCK, HOOK_READ, HOOK_WRITE = 1, 2, 4, 8, 1 << 10, 1 << 11
@@ -40,8 +40,8 @@ MEM_WRITE, MEM_FETCH = 17, 18
 ALIAS = 0xFFF << 52
 MAX_SHADOWS = 16
 CONTEXT_HEADER = 40
-CC_OP, CC_OP_EFLAGS = 168, struct.pack("=i", 1)
-PREFIXES = frozenset((0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65))
+MAX_LOOP = 20
+RAX, RCX, RDX, _RBX = range(4)  # in spec["general"]
 NOWHERE = -1
 NEVER = (1 << 64) - 1
 
@@ -128,7 +128,7 @@ class Core:
     def __init__(self, arena: Arena, spec: dict[str, Any]) -> None:
         self.arena = arena
         self._spec = spec
-        self._isa = spec["isa"]
+        self._scanner = SCANNERS[spec["scanner"]]
         self._runner = Engine(spec["runner"], RAN_RUNNER)
         self._stepper = Engine(spec["stepper"], RAN_STEPPER)
         self._live = self._runner
@@ -159,6 +159,8 @@ class Core:
         self._counts = dict.fromkeys(("tlb_fills", "tlb_flushes", "switches", "step_runs", "runs"), 0)
         self._value = ctypes.create_string_buffer(64)
         self._masks = list(struct.iter_unpack("=4I", spec["cpuid"]))
+        self._general = [number for (number,) in struct.iter_unpack("=i", spec["general"])]
+        self._clobbers = list(struct.iter_unpack("=2i", spec["clobbers"]))
         self._contexts = [self._new_context(), self._new_context()]
         self._fresh = self._save(self._runner)
         self._mxcsr_offset = self._find_mxcsr(spec["mxcsr"]) if spec["mxcsr"] else 0
@@ -257,7 +259,8 @@ class Core:
             self._hook(engine, HOOK_EDGE, EDGE, self._on_edge)
             if self._spec["insn_syscall"]:
                 self._hook(engine, HOOK_INSN, PLAIN, self._on_syscall, ctypes.c_int(self._spec["insn_syscall"]))
-                self._hook(engine, HOOK_INSN, PLAIN, self._on_sysenter, ctypes.c_int(self._spec["insn_sysenter"]))
+            if self._spec["insn_refused"]:
+                self._hook(engine, HOOK_INSN, PLAIN, self._on_refused, ctypes.c_int(self._spec["insn_refused"]))
         self._hook(self._runner, HOOK_BLOCK, CODE, self._on_block)
         self._hook(self._stepper, HOOK_CODE, CODE, self._on_code)
         self._hook(self._stepper, HOOK_READ | HOOK_WRITE, ACCESS, self._on_access)
@@ -284,15 +287,15 @@ class Core:
         return bytes(out)
 
     def _scan_block(self, addr: int, size: int) -> Block:
-        code = self._code_bytes(addr, size + (15 if self._isa == Isa.X86_64 else 0))
+        code = self._code_bytes(addr, size + self._scanner.lookahead)
         points = self._space.points
         at = n = 0
         first_kind = int(Insn.PLAIN)
         special = point = False
         while at < size and at < len(code):
-            length, kind = scan(self._isa, code[at : at + 15])
+            length, kind = self._scanner.scan(code[at : at + 15])
             first_kind = kind if at == 0 else first_kind
-            special |= kind not in (Insn.PLAIN, Insn.SEGMENT)
+            special |= kind is not Insn.PLAIN
             point |= at > 0 and addr + at in points
             n += 1
             if length <= 0:
@@ -300,7 +303,8 @@ class Core:
             at += length
         first = addr in points
         entry = self._space.pages.get(addr & ~MASK)
-        writable = self._isa == Isa.X86_64 and entry is not None and bool(entry.prot & WRITE)
+        precise = self._scanner.loops_on_itself is not None
+        writable = precise and entry is not None and bool(entry.prot & WRITE)
         stop = special or point or first
         return Block(addr, size, max(n, 1), first_kind, first, stop, first and not special and not point, writable)
 
@@ -317,18 +321,8 @@ class Core:
         return self._scan_block(start, end - start).count if start < end else 0
 
     def _loops_on_itself(self, addr: int) -> bool:
-        """Tell rep, loop, jrcxz and a jump to its own first byte (hooks/engine.c)."""
-        code = self._code_bytes(addr, 20).ljust(20, b"\0")
-        n = next(n for n, byte in enumerate(code) if byte not in PREFIXES and byte & 0xF0 != 0x40)
-        rep = b"\xf2" in code[:n] or b"\xf3" in code[:n]
-        op, rest = code[n], code[n + 1 :]
-        if rep and (op & 0xF6 == 0xA4 or op & 0xFE == 0xAA or op & 0xFC in (0xAC, 0x6C)):
-            return True
-        if op & 0xFC == 0xE0 or op == 0xEB or op & 0xF0 == 0x70:
-            return n + 2 + int.from_bytes(rest[:1], "little", signed=True) == 0
-        if op in (0xE8, 0xE9):
-            return n + 5 + int.from_bytes(rest[:4], "little", signed=True) == 0
-        return op == 0x0F and rest[0] & 0xF0 == 0x80 and n + 6 + int.from_bytes(rest[1:5], "little", signed=True) == 0
+        loops = self._scanner.loops_on_itself
+        return loops is not None and loops(self._code_bytes(addr, MAX_LOOP).ljust(MAX_LOOP, b"\0"))
 
     def _resumed(self, addr: int) -> None:
         """A store into the block that makes it leaves it and runs again alone; the clock had counted the whole."""
@@ -378,7 +372,7 @@ class Core:
             self._why = Why.RANGE
         elif block.point_first and addr != self._skip_pc:
             self._why = Why.POINT
-        elif block.first_kind not in (Insn.PLAIN, Insn.SEGMENT) and addr != self._allow_pc:
+        elif block.first_kind != Insn.PLAIN and addr != self._allow_pc:
             self._pending = block
             self._why = Why.SPECIAL
         else:
@@ -398,7 +392,7 @@ class Core:
         self._why = Why.SYSCALL
         uclib.uc_emu_stop(uc)
 
-    def _on_sysenter(self, uc: int, _data: int) -> None:
+    def _on_refused(self, uc: int, _data: int) -> None:
         self._why = Why.INVALID
         uclib.uc_emu_stop(uc)
 
@@ -602,10 +596,11 @@ class Core:
 
     def _mend_flags(self) -> None:
         """See mend_flags in hooks/run.c: after a fault under a code hook CC_SRC holds the flags, CC_OP must say so."""
-        if self._isa == Isa.X86_64:
+        if self._spec["lazy_flags_value"] >= 0:
+            at, computed = self._spec["lazy_flags_offset"], struct.pack("=i", self._spec["lazy_flags_value"])
             now = self._save(self._live)
-            if now[CC_OP : CC_OP + 4] != CC_OP_EFLAGS:
-                self._load(self._live, now[:CC_OP] + CC_OP_EFLAGS + now[CC_OP + 4 :])
+            if now[at : at + 4] != computed:
+                self._load(self._live, now[:at] + computed + now[at + 4 :])
 
     # ---- answers
 
@@ -619,25 +614,25 @@ class Core:
         spec, engine = self._spec, self._live
         pc = self._pc
         match Insn(pending.first_kind):
-            case Insn.UNDEFINED | Insn.RDRAND:
+            case Insn.UNDEFINED | Insn.UNSUPPORTED | Insn.RDRAND:
                 return cast(Exit, spec["Undefined"](pc))
             case Insn.PRIVILEGED:
                 return cast(Exit, spec["Privileged"](pc))
             case Insn.RDTSC | Insn.RDTSCP as kind:
-                self._set(engine, spec["ax"], self.clock & 0xFFFFFFFF)
-                self._set(engine, spec["dx"], self.clock >> 32)
+                self._set(engine, self._general[RAX], self.clock & 0xFFFFFFFF)
+                self._set(engine, self._general[RDX], self.clock >> 32)
                 if kind is Insn.RDTSCP:
-                    self._set(engine, spec["cx"], 0)
+                    self._set(engine, self._general[RCX], 0)
                 self._set(engine, spec["pc"], pc + pending.size)
                 self.clock += 1
             case Insn.COUNTER:
                 target = self._code_bytes(pc, 4)[0] & 31
                 if target != 31:
-                    self._set(engine, struct.unpack("=31i", spec["x"])[target], self.clock)
+                    self._set(engine, self._general[target], self.clock)
                 self._set(engine, spec["pc"], pc + 4)
                 self.clock += 1
             case Insn.CPUID:
-                leaf, subleaf = (self._get(engine, spec[name]) & 0xFFFFFFFF for name in ("ax", "cx"))
+                leaf, subleaf = (self._get(engine, self._general[n]) & 0xFFFFFFFF for n in (RAX, RCX))
                 if self._step_over():
                     self._mask_cpuid(leaf, subleaf)
             case Insn.MXCSR:
@@ -652,11 +647,10 @@ class Core:
         return None if self._why in (Why.DONE, Why.SPECIAL) else self._answer(NEVER)
 
     def _mask_cpuid(self, leaf: int, subleaf: int) -> None:
-        registers = [self._spec[name] for name in ("ax", "bx", "cx", "dx")]
         for mask_leaf, mask_subleaf, register, clear in self._masks:
             if mask_leaf == leaf and (leaf not in (4, 7, 0xB, 0xD) or mask_subleaf == subleaf):
-                old = self._get(self._live, registers[register])
-                self._set(self._live, registers[register], old & ~clear & 0xFFFFFFFF)
+                old = self._get(self._live, self._general[register])
+                self._set(self._live, self._general[register], old & ~clear & 0xFFFFFFFF)
 
     def _locate(self) -> None:
         """Find a fault's exact address: execute once more with a scratch frame in place of the page."""
@@ -711,11 +705,11 @@ class Core:
 
     def _forget_exception(self) -> None:
         """See forget_exception in hooks/run.c."""
-        if self._isa != Isa.X86_64:
+        if not self._spec["contributory"]:
             return
         now = self._save(self._live)
         number = self._interrupt
-        if not self._exception_offset and (number == 0 or 10 <= number <= 13):
+        if not self._exception_offset and self._spec["contributory"] >> number & 1:
             wanted, none = struct.pack("=i", number), struct.pack("=i", -1)
             for at in range(0, len(now) - 3, 4):
                 if self._fresh[at : at + 4] == none and now[at : at + 4] == wanted:
@@ -728,7 +722,7 @@ class Core:
         code = self._code_bytes(pc, page - pc)
         at = pc
         while at < page and at - pc < len(code):
-            length, _ = scan(self._isa, code[at - pc : at - pc + 15])
+            length, _ = self._scanner.scan(code[at - pc : at - pc + 15])
             if length <= 0:
                 break
             at += length
@@ -799,9 +793,8 @@ class Core:
 
     def _syscall(self) -> Exit:
         spec, engine = self._spec, self._live
-        if spec["r11"]:
-            self._set(engine, spec["cx"], self._pc)
-            self._set(engine, spec["r11"], self._get(engine, spec["flags"]) & 0xFFFFFFFF)
+        for to, of in self._clobbers:
+            self._set(engine, to, self._get(engine, of))
         number = self._get(engine, spec["nr"])
         number -= (number >> 63) << 64
         return cast(Exit, spec["Syscall"](number, tuple(self._get(engine, spec[f"arg{n}"]) for n in range(6))))

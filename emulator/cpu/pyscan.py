@@ -1,19 +1,13 @@
-"""Instruction boundaries for the Python hooks: capstone's, with the kinds that hooks/scan.c knows."""
+"""Instruction boundaries for the Python hooks: capstone's, with the kinds that hooks/scan*.c know."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 
 import capstone
-
-
-class Isa(IntEnum):
-    """enum Isa of hooks.h."""
-
-    X86_64 = 0
-    AARCH64 = 1
-    FIXED4 = 2
 
 
 class Insn(IntEnum):
@@ -21,13 +15,13 @@ class Insn(IntEnum):
 
     PLAIN = 0
     UNDEFINED = 1
-    PRIVILEGED = 2
-    RDTSC = 3
-    RDTSCP = 4
-    RDRAND = 5
-    POPF = 6
-    CPUID = 7
-    SEGMENT = 8
+    UNSUPPORTED = 2
+    PRIVILEGED = 3
+    RDTSC = 4
+    RDTSCP = 5
+    RDRAND = 6
+    POPF = 7
+    CPUID = 8
     COUNTER = 9
     MXCSR = 10
 
@@ -63,11 +57,11 @@ def _scan_x86(code: bytes) -> tuple[int, Insn]:
     found = next(_machine.disasm_lite(code, 0, 1), None)
     first = next((byte for byte in code if byte not in _PREFIXES), 0)
     if found is None:
-        return (1, Insn.UNDEFINED) if first in _VECTOR else (0, Insn.PLAIN)
+        return (1, Insn.UNSUPPORTED) if first in _VECTOR else (0, Insn.PLAIN)
     _, size, mnemonic, operands = found
     word = mnemonic.split()[-1]
     if first in _VECTOR or (first == 0x8F and word != "pop"):
-        return (size, Insn.PLAIN) if word in _BMI else (size, Insn.UNDEFINED)
+        return (size, Insn.PLAIN) if word in _BMI else (size, Insn.UNSUPPORTED)
     if word in _PRIVILEGED:
         return size, Insn.PRIVILEGED
     if word == "mov" and any(part.strip()[:2] in ("cr", "dr") for part in operands.split(",")):
@@ -75,8 +69,22 @@ def _scan_x86(code: bytes) -> tuple[int, Insn]:
     return size, _KINDS.get(word, Insn.PLAIN)
 
 
+def _loops_on_itself(code: bytes) -> bool:
+    """Tell rep, loop, jrcxz and a jump to its own first byte from the instruction's bytes, zeroes behind the last."""
+    n = next(n for n, byte in enumerate(code) if byte not in _PREFIXES and byte & 0xF0 != 0x40)
+    rep = b"\xf2" in code[:n] or b"\xf3" in code[:n]
+    op, rest = code[n], code[n + 1 :]
+    if rep and (op & 0xF6 == 0xA4 or op & 0xFE == 0xAA or op & 0xFC in (0xAC, 0x6C)):
+        return True
+    if op & 0xFC == 0xE0 or op == 0xEB or op & 0xF0 == 0x70:
+        return n + 2 + int.from_bytes(rest[:1], "little", signed=True) == 0
+    if op in (0xE8, 0xE9):
+        return n + 5 + int.from_bytes(rest[:4], "little", signed=True) == 0
+    return op == 0x0F and rest[0] & 0xF0 == 0x80 and n + 6 + int.from_bytes(rest[1:5], "little", signed=True) == 0
+
+
 def _kind_a64(w: int) -> Insn:
-    """Arm ARM, C4.1: the system group, as hooks/scan.c."""
+    """Arm ARM, C4.1: the system group, as hooks/scan_aarch64.c."""
     if w & 0xFFE0001F in (0xD4000002, 0xD4000003) or w & 0xFFFFFC1F == 0xD69F0000 or w in (0xD69F03E0, 0xD6BF03E0):
         return Insn.PRIVILEGED
     if w & 0xFFC00000 != 0xD5000000:
@@ -96,10 +104,25 @@ def _kind_a64(w: int) -> Insn:
     return Insn.PLAIN
 
 
-def scan(isa: int, code: bytes) -> tuple[int, int]:
+def _scan_a64(code: bytes) -> tuple[int, Insn]:
+    return (4, _kind_a64(int.from_bytes(code[:4], "little"))) if len(code) >= 4 else (0, Insn.PLAIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Scanner:
+    """Scanner of hooks.h: an instruction set's code."""
+
+    lookahead: int
+    scan: Callable[[bytes], tuple[int, Insn]]
+    loops_on_itself: Callable[[bytes], bool] | None
+
+
+SCANNERS = {
+    "x86_64": Scanner(15, _scan_x86, _loops_on_itself),
+    "aarch64": Scanner(0, _scan_a64, None),
+}
+
+
+def scan(scanner: str, code: bytes) -> tuple[int, int]:
     """Return length (0 if it cannot be decoded) and kind of the first instruction of `code`."""
-    if isa == Isa.X86_64:
-        return _scan_x86(bytes(code[:15]))
-    if len(code) < 4:
-        return 0, Insn.PLAIN
-    return 4, _kind_a64(int.from_bytes(code[:4], "little")) if isa == Isa.AARCH64 else Insn.PLAIN
+    return SCANNERS[scanner].scan(bytes(code[:15]))

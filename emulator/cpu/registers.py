@@ -34,6 +34,8 @@ def uc_register(arch: Arch, name: str) -> int:
 
 def uc_constant(name: str) -> int:
     """Return a number of Unicorn's C header, "" standing for 0."""
+    if not name:
+        return 0
     for module in (unicorn, unicorn.x86_const, unicorn.arm64_const):
         if hasattr(module, name):
             number: int = getattr(module, name)

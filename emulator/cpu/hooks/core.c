@@ -19,10 +19,8 @@ static PyObject *make_syscall(Core *c)
 {
     Engine *e = c->live;
     PyTypeObject *type = (PyTypeObject *)c->Syscall;
-    if (c->reg_r11) { /* SYSCALL saves the return address and the flags there (Intel SDM) */
-        core_set(c, e, c->reg_cx, core_reg(c, e, c->reg_pc));
-        core_set(c, e, c->reg_r11, core_reg(c, e, c->reg_flags));
-    }
+    for (size_t i = 0; i < c->n_clobbers; i++)
+        core_set(c, e, c->clobbers[i].to, core_reg(c, e, c->clobbers[i].from));
     PyObject *args = PyTuple_New(6);
     PyObject *out = args ? type->tp_alloc(type, 2) : NULL; /* a NamedTuple of two */
     if (!out) {
@@ -316,6 +314,35 @@ static bool get_object(PyObject *spec, const char *name, PyObject **out)
     return true;
 }
 
+/* Packed records: bytes. */
+static bool get_array(PyObject *spec, const char *name, void *to, size_t size, size_t most, size_t *n)
+{
+    PyObject *v = PyDict_GetItemString(spec, name); /* borrowed */
+    if (!v || !PyBytes_Check(v) || (size_t)PyBytes_GET_SIZE(v) > size * most) {
+        PyErr_Format(PyExc_ValueError, "%s: at most %zu records of %zu bytes", name, most, size);
+        return false;
+    }
+    *n = (size_t)PyBytes_GET_SIZE(v) / size;
+    memcpy(to, PyBytes_AS_STRING(v), *n * size);
+    return true;
+}
+
+static const Scanner *find_scanner(const char *name)
+{
+    const Scanner *found = scanner_of(name);
+    if (!found)
+        PyErr_Format(PyExc_ValueError, "no scanner of %s code", name);
+    return found;
+}
+
+static bool get_scanner(PyObject *spec, const Scanner **out)
+{
+    PyObject *v = PyDict_GetItemString(spec, "scanner"); /* borrowed */
+    const char *name = v && PyUnicode_Check(v) ? PyUnicode_AsUTF8(v) : NULL;
+    *out = find_scanner(name ? name : "");
+    return *out;
+}
+
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     Arena *arena;
@@ -336,12 +363,13 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         {"uc_context_size", &c->u.context_size}, {"uc_context_free", &c->u.context_free},
     };
     struct { const char *name; int *to; } numbers[] = {
-        {"pc", &c->reg_pc}, {"nr", &c->reg_nr}, {"result", &c->reg_result}, {"flags", &c->reg_flags}, {"r11", &c->reg_r11},
-        {"ax", &c->reg_ax}, {"bx", &c->reg_bx}, {"cx", &c->reg_cx}, {"dx", &c->reg_dx},
+        {"pc", &c->reg_pc}, {"nr", &c->reg_nr}, {"result", &c->reg_result}, {"flags", &c->reg_flags},
         {"arg0", &c->reg_args[0]}, {"arg1", &c->reg_args[1]}, {"arg2", &c->reg_args[2]}, {"arg3", &c->reg_args[3]},
         {"arg4", &c->reg_args[4]}, {"arg5", &c->reg_args[5]}, {"syscall_interrupt", &c->syscall_interrupt},
-        {"insn_syscall", &c->insn_syscall}, {"insn_sysenter", &c->insn_sysenter}, {"isa", (int *)&c->isa},
-        {"reports_before", &c->reports_before}, {"saved_shadow", &c->saved_shadow},
+        {"insn_syscall", &c->insn_syscall}, {"insn_refused", &c->insn_refused},
+        {"syscall_length", &c->syscall_length}, {"lazy_flags_offset", &c->lazy_flags_offset},
+        {"lazy_flags_value", &c->lazy_flags_value}, {"reports_before", &c->reports_before},
+        {"saved_shadow", &c->saved_shadow},
     };
     struct { const char *name; PyObject **to; } objects[] = {
         {"Syscall", &c->Syscall}, {"PageFault", &c->PageFault}, {"BusError", &c->BusError}, {"Interrupt", &c->Interrupt},
@@ -351,16 +379,11 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     };
     unsigned long long v;
     bool ok = true;
-    PyObject *masks = PyDict_GetItemString(spec, "cpuid"); /* borrowed: bytes, an array of CpuidMask */
-    if (masks && PyBytes_Check(masks)) {
-        c->n_masks = (size_t)PyBytes_GET_SIZE(masks) / sizeof *c->masks;
-        if (c->n_masks > MAX_MASKS)
-            c->n_masks = MAX_MASKS;
-        memcpy(c->masks, PyBytes_AS_STRING(masks), c->n_masks * sizeof *c->masks);
-    }
-    PyObject *general = PyDict_GetItemString(spec, "x"); /* borrowed: bytes, numbers of x0..x30 */
-    if (general && PyBytes_Check(general) && (size_t)PyBytes_GET_SIZE(general) <= sizeof c->reg_x)
-        memcpy(c->reg_x, PyBytes_AS_STRING(general), (size_t)PyBytes_GET_SIZE(general));
+    size_t n_general;
+    ok = get_scanner(spec, &c->scanner) &&
+         get_array(spec, "general", c->reg_general, sizeof *c->reg_general, MAX_GENERAL, &n_general) &&
+         get_array(spec, "clobbers", c->clobbers, sizeof *c->clobbers, MAX_CLOBBERS, &c->n_clobbers) &&
+         get_array(spec, "cpuid", c->masks, sizeof *c->masks, MAX_MASKS, &c->n_masks);
     for (size_t i = 0; ok && i < sizeof functions / sizeof *functions; i++)
         if ((ok = get_number(spec, functions[i].name, &v)))
             *(void **)functions[i].to = (void *)(uintptr_t)v;
@@ -369,6 +392,8 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
             *numbers[i].to = (int)(int64_t)v;
     for (size_t i = 0; ok && i < sizeof objects / sizeof *objects; i++)
         ok = get_object(spec, objects[i].name, objects[i].to);
+    if ((ok = ok && get_number(spec, "contributory", &v)))
+        c->contributory = v;
     if ((ok = ok && get_number(spec, "runner", &v)))
         c->runner.uc = (void *)(uintptr_t)v;
     if ((ok = ok && get_number(spec, "stepper", &v)))
@@ -486,13 +511,16 @@ PyTypeObject CoreType = {
 
 static PyObject *scan(PyObject *module, PyObject *args)
 {
-    int isa;
+    const char *name;
     Py_buffer code;
     enum Insn kind;
-    if (!PyArg_ParseTuple(args, "iy*", &isa, &code))
+    if (!PyArg_ParseTuple(args, "sy*", &name, &code))
         return NULL;
-    int n = scan_insn((enum Isa)isa, code.buf, (size_t)code.len, &kind);
+    const Scanner *scanner = find_scanner(name);
+    int n = scanner ? scanner->scan(code.buf, (size_t)code.len, &kind) : 0;
     PyBuffer_Release(&code);
+    if (!scanner)
+        return NULL;
     return Py_BuildValue("(ii)", n, (int)kind);
 }
 

@@ -4,7 +4,7 @@
 
 /* ---- the clock's knowledge of blocks ------------------------------------------------------------------------------ */
 
-/* Guest code bytes through the page table; up to 15 more than asked for, so that the last instruction is whole. */
+/* Guest code bytes through the page table, as many as there are; returns how many. */
 size_t code_bytes(Core *c, uint64_t addr, uint8_t *to, size_t n)
 {
     size_t done = 0;
@@ -28,7 +28,7 @@ static uint64_t scan_block(Core *c, uint64_t addr, uint32_t size, Slot *s)
     uint8_t code[MAX_BLOCK];
     if (size > MAX_BLOCK - 16)
         size = MAX_BLOCK - 16;
-    size_t have = code_bytes(c, addr, code, size + (c->isa == ISA_X86_64 ? 15 : 0));
+    size_t have = code_bytes(c, addr, code, size + c->scanner->lookahead);
     const Table *t = c->table;
     size_t point = t->n_points ? table_first_point(t, addr) : 0;
     uint64_t n = 0;
@@ -37,10 +37,10 @@ static uint64_t scan_block(Core *c, uint64_t addr, uint32_t size, Slot *s)
     s->kind = I_PLAIN;
     while (at < size && at < have) {
         enum Insn kind;
-        int length = scan_insn(c->isa, code + at, have - at, &kind);
+        int length = c->scanner->scan(code + at, have - at, &kind);
         if (at == 0)
             s->kind = kind;
-        if (kind != I_PLAIN && kind != I_SEGMENT)
+        if (kind != I_PLAIN)
             s->flags |= B_SPECIAL;
         while (point < t->n_points && t->points[point] < addr + at)
             point++;
@@ -64,7 +64,7 @@ static __attribute__((noinline)) void fill_slot(Core *c, Slot *s, uint64_t addr,
     s->addr = addr;
     s->key = c->key | size;
     s->count = scan_block(c, addr, size, s);
-    if (s->count == 1 && c->isa == ISA_X86_64 && table_entry(c->table, addr) & P_WRITE)
+    if (s->count == 1 && c->scanner->loops_on_itself && table_entry(c->table, addr) & P_WRITE)
         s->flags |= B_RESUMED;
     if (s->flags)
         s->count |= S_STOP;
@@ -93,7 +93,7 @@ uint64_t core_edge(Core *c, uint64_t pc, uint64_t page)
     size_t have = code_bytes(c, pc, code, page - pc);
     while (at < page && at - pc < have) {
         enum Insn kind;
-        int length = scan_insn(c->isa, code + (at - pc), have - (at - pc), &kind);
+        int length = c->scanner->scan(code + (at - pc), have - (at - pc), &kind);
         if (length <= 0)
             return at; /* it goes on beyond the page */
         at += (uint64_t)length;
@@ -103,23 +103,11 @@ uint64_t core_edge(Core *c, uint64_t pc, uint64_t page)
 
 /* ---- callbacks ---------------------------------------------------------------------------------------------------- */
 
-static bool loops_on_itself(Core *c, uint64_t addr) /* rep, loop, jrcxz; a jump to its own first byte */
+static bool loops_on_itself(Core *c, uint64_t addr)
 {
-    uint8_t code[21] = {0}, *p = code;
-    code_bytes(c, addr, code, 20);
-    bool rep = false;
-    for (; p < code + 14 && is_prefix(*p); p++)
-        rep |= *p == 0xf2 || *p == 0xf3;
-    if (rep && ((*p & 0xf6) == 0xa4 || (*p & 0xfe) == 0xaa || (*p & 0xfc) == 0xac || (*p & 0xfc) == 0x6c))
-        return true;
-    int64_t to = 1;
-    if ((*p & 0xfc) == 0xe0 || *p == 0xeb || (*p & 0xf0) == 0x70)
-        to = (p - code) + 2 + (int8_t)p[1];
-    else if (*p == 0xe9 || *p == 0xe8)
-        to = (p - code) + 5 + (int32_t)((uint32_t)p[1] | (uint32_t)p[2] << 8 | (uint32_t)p[3] << 16 | (uint32_t)p[4] << 24);
-    else if (*p == 0x0f && (p[1] & 0xf0) == 0x80)
-        to = (p - code) + 6 + (int32_t)((uint32_t)p[2] | (uint32_t)p[3] << 8 | (uint32_t)p[4] << 16 | (uint32_t)p[5] << 24);
-    return to == 0;
+    uint8_t code[MAX_LOOP] = {0};
+    code_bytes(c, addr, code, sizeof code);
+    return c->scanner->loops_on_itself(code);
 }
 
 /* A store into the block that makes it leaves that block and runs again as a block of one instruction (the engine's
@@ -250,9 +238,9 @@ static void on_syscall(void *uc, Engine *e)
     e->core->u.emu_stop(uc);
 }
 
-static void on_sysenter(void *uc, Engine *e)
+static void on_refused(void *uc, Engine *e) /* an instruction Linux does not offer */
 {
-    e->core->why = W_INVALID; /* 64-bit Linux does not offer it */
+    e->core->why = W_INVALID;
     e->core->u.emu_stop(uc);
 }
 
@@ -422,10 +410,10 @@ void core_hook(Core *c)
         c->u.hook_add(e->uc, &handle, UC_HOOK_INTR, on_interrupt, e, 1, 0);
         c->u.hook_add(e->uc, &handle, UC_HOOK_INSN_INVALID, on_invalid, e, 1, 0);
         c->u.hook_add(e->uc, &handle, UC_HOOK_EDGE_GENERATED, on_edge, c, 1, 0);
-        if (c->insn_syscall) {
+        if (c->insn_syscall)
             c->u.hook_add(e->uc, &handle, UC_HOOK_INSN, on_syscall, e, 1, 0, c->insn_syscall);
-            c->u.hook_add(e->uc, &handle, UC_HOOK_INSN, on_sysenter, e, 1, 0, c->insn_sysenter);
-        }
+        if (c->insn_refused)
+            c->u.hook_add(e->uc, &handle, UC_HOOK_INSN, on_refused, e, 1, 0, c->insn_refused);
     }
     c->u.hook_add(c->runner.uc, &handle, UC_HOOK_BLOCK, on_block, c, 1, 0);
     c->u.hook_add(c->stepper.uc, &handle, UC_HOOK_CODE, on_code, c, 1, 0);

@@ -65,10 +65,11 @@ typedef struct {
     size_t n_writable_code, cap_writable_code;
 } Engine;
 
-enum { MAX_SHADOWS = 16, MAX_MASKS = 32, MAX_OPENED = 48, MAX_UNDO = 64 };
+enum { MAX_SHADOWS = 16, MAX_MASKS = 32, MAX_GENERAL = 32, MAX_CLOBBERS = 4, MAX_OPENED = 48, MAX_UNDO = 64 };
 
+enum { RAX, RCX, RDX, RBX }; /* in reg_general */
 typedef struct {
-    uint32_t leaf, subleaf, reg, clear; /* reg: 0 eax, 1 ebx, 2 ecx, 3 edx */
+    uint32_t leaf, subleaf, reg, clear; /* reg: RAX, ... */
 } CpuidMask;
 
 typedef struct Core {
@@ -89,7 +90,7 @@ typedef struct Core {
     Arena *arena;
     Table *table;
     Unicorn u;
-    enum Isa isa;
+    const Scanner *scanner;
     /* what stopped us */
     int interrupt;
     uint64_t fault_address;
@@ -109,10 +110,16 @@ typedef struct Core {
     Slot kept_last;
     struct { uint8_t *host; uint8_t old[16]; uint32_t size; } undo[MAX_UNDO];
     size_t n_undo;
-    /* registers by Unicorn's numbers */
-    int reg_pc, reg_nr, reg_args[6], reg_result, reg_flags, reg_r11, reg_ax, reg_bx, reg_cx, reg_dx;
-    int syscall_interrupt, insn_syscall, insn_sysenter;
-    int reports_before, reg_x[32];
+    /* What arch/ says of the CPU (CpuModel, SyscallConvention); registers by Unicorn's numbers. */
+    int reg_pc, reg_nr, reg_args[6], reg_result, reg_flags;
+    int reg_general[MAX_GENERAL]; /* in the order in which an instruction encodes them */
+    struct { int32_t to, from; } clobbers[MAX_CLOBBERS]; /* registers a system call overwrites, and with which */
+    size_t n_clobbers;
+    int syscall_interrupt, insn_syscall, insn_refused; /* an interrupt's number or an instruction's; -1, 0: none */
+    int syscall_length;
+    int reports_before;
+    int lazy_flags_offset, lazy_flags_value; /* in the registers of a context; value -1: the ISA has none */
+    uint64_t contributory; /* exceptions that make a double fault, a bit each */
     CpuidMask masks[MAX_MASKS];
     size_t n_masks;
     void *context, *kept; /* scratch for moving state; the state before an instruction */

@@ -145,29 +145,32 @@ void table_dealloc(Table *t);
 
 /* ---- instruction scanning -------------------------------------------------------------------------------------- */
 
-enum Isa { ISA_X86_64, ISA_AARCH64, ISA_FIXED4 };
-
 enum Insn { /* what has to be known of an instruction before it runs */
     I_PLAIN,
-    I_UNDEFINED,  /* the engine would execute it, wrongly: VEX, EVEX, XOP */
+    I_UNDEFINED, /* the engine would execute it, wrongly: no such instruction */
+    I_UNSUPPORTED, /* the same, and there are CPUs that have it: VEX, EVEX, XOP */
     I_PRIVILEGED,
     I_RDTSC,
     I_RDTSCP,
     I_RDRAND,
     I_POPF,
     I_CPUID,
-    I_SEGMENT,   /* loads a segment register */
-    I_COUNTER,   /* aarch64: reads the counter-timer */
-    I_MXCSR,     /* stores or loads MXCSR */
+    I_COUNTER, /* aarch64: reads the counter-timer */
+    I_MXCSR, /* stores or loads MXCSR */
 };
 
-static inline bool is_prefix(uint8_t b) /* of an x86-64 instruction, REX included */
-{
-    return b == 0x66 || b == 0x67 || b == 0xf0 || b == 0xf2 || b == 0xf3 || b == 0x26 || b == 0x2e || b == 0x36 ||
-           b == 0x3e || b == 0x64 || b == 0x65 || (b & 0xf0) == 0x40;
-}
+typedef struct { /* an instruction set's code, as CpuModel.scanner names it */
+    const char *name;
+    size_t lookahead; /* of a block: bytes behind the size the engine tells which its last instruction may have */
+    /* Length and kind of the instruction at `p`; at most `room` bytes are looked at; 0 if it cannot be decoded. */
+    int (*scan)(const uint8_t *p, size_t room, enum Insn *kind);
+    /* Tells an instruction that may run again right after itself, from its MAX_LOOP bytes, zeroes behind the last.  NULL
+     * where the engine has no precise self-modifying code (TARGET_HAS_PRECISE_SMC), which is when it is asked. */
+    bool (*loops_on_itself)(const uint8_t *code);
+} Scanner;
+enum { MAX_LOOP = 20 };
 
-/* Length and kind of the instruction at `p`; at most `room` bytes are looked at; 0 if it cannot be decoded. */
-int scan_insn(enum Isa isa, const uint8_t *p, size_t room, enum Insn *kind);
+extern const Scanner scanner_x86_64, scanner_aarch64;
+const Scanner *scanner_of(const char *name); /* NULL: there is none */
 
 #endif

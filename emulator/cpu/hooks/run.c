@@ -111,17 +111,15 @@ static void run_runner(Core *c, uint64_t until)
 
 /* A code hook makes the translator compute the flags into CC_SRC in front of every instruction; when that instruction
  * then faults, the engine restores the CC_OP of before (target/i386/cpu.h, CPUX86State), and the two do not match: the
- * flags are garbage.  CC_OP_EFLAGS says what CC_SRC holds.  The offset is checked when the core is made. */
-enum { CC_OP_OFFSET = 168, CC_OP_EFLAGS = 1 };
-
+ * flags are garbage.  CpuModel.lazy_flags says where CC_OP is, and which value says that CC_SRC holds the flags. */
 static void mend_flags(Core *c)
 {
-    if (c->isa != ISA_X86_64)
+    if (c->lazy_flags_value < 0)
         return;
     c->u.context_save(c->live->uc, c->context);
-    int32_t *cc_op = (int32_t *)((char *)c->context + CONTEXT_HEADER + CC_OP_OFFSET);
-    if (*cc_op != CC_OP_EFLAGS) {
-        *cc_op = CC_OP_EFLAGS;
+    int32_t *cc_op = (int32_t *)((char *)c->context + CONTEXT_HEADER + c->lazy_flags_offset);
+    if (*cc_op != c->lazy_flags_value) {
+        *cc_op = c->lazy_flags_value;
         c->u.context_restore(c->live->uc, c->context);
     }
 }
@@ -161,13 +159,13 @@ static void run_stepper(Core *c, uint64_t steps)
  * the third stops the CPU for good.  The field is found by what it does: -1 in a fresh CPU, the exception's number now. */
 static void forget_exception(Core *c)
 {
-    if (c->isa != ISA_X86_64)
+    if (!c->contributory)
         return;
     c->u.context_save(c->live->uc, c->context);
     char *now = (char *)c->context + CONTEXT_HEADER;
     size_t n = c->context_size - CONTEXT_HEADER;
     int32_t number = c->interrupt, none = -1, value;
-    if (!c->exception_offset && (number == 0 || (number >= 10 && number <= 13)))
+    if (!c->exception_offset && number < 64 && c->contributory >> number & 1)
         for (size_t at = 0; at + 4 <= n; at += 4) {
             memcpy(&value, c->fresh + at, 4);
             if (value == -1 && !memcmp(now + at, &number, 4))
@@ -228,12 +226,12 @@ static enum Why step_over(Core *c)
 /* Take away what the instruction set's description says cpuid must not promise (Arch.cpu.cpuid). */
 static void mask_cpuid(Core *c, uint32_t leaf, uint32_t subleaf)
 {
-    int regs[] = {c->reg_ax, c->reg_bx, c->reg_cx, c->reg_dx};
     bool has_subleaves = leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd;
     for (size_t i = 0; i < c->n_masks; i++) {
         const CpuidMask *m = &c->masks[i];
+        int reg = c->reg_general[m->reg % MAX_GENERAL];
         if (m->leaf == leaf && (!has_subleaves || m->subleaf == subleaf))
-            core_set(c, c->live, regs[m->reg & 3], (uint32_t)core_reg(c, c->live, regs[m->reg & 3]) & ~m->clear);
+            core_set(c, c->live, reg, (uint32_t)core_reg(c, c->live, reg) & ~m->clear);
     }
 }
 
@@ -248,29 +246,30 @@ static enum Answer special(Core *c, uint64_t until)
     uint8_t insn[4] = {0};
     switch (c->pending.kind) {
     case I_UNDEFINED:
+    case I_UNSUPPORTED:
     case I_RDRAND:
         return A_UNDEFINED;
     case I_PRIVILEGED:
         return A_PRIVILEGED;
     case I_RDTSC:
     case I_RDTSCP: /* time is the clock: reproducible */
-        core_set(c, e, c->reg_ax, (uint32_t)c->clock);
-        core_set(c, e, c->reg_dx, c->clock >> 32);
+        core_set(c, e, c->reg_general[RAX], (uint32_t)c->clock);
+        core_set(c, e, c->reg_general[RDX], c->clock >> 32);
         if (c->pending.kind == I_RDTSCP)
-            core_set(c, e, c->reg_cx, 0);
+            core_set(c, e, c->reg_general[RCX], 0);
         core_set(c, e, c->reg_pc, pc + (uint32_t)c->pending.key);
         c->clock++;
         return A_NONE;
     case I_COUNTER: /* mrs xN, cntvct_el0 */
         code_bytes(c, pc, insn, 4);
         if ((insn[0] & 31) != 31)
-            core_set(c, e, c->reg_x[insn[0] & 31], c->clock);
+            core_set(c, e, c->reg_general[insn[0] & 31], c->clock);
         core_set(c, e, c->reg_pc, pc + 4);
         c->clock++;
         return A_NONE;
     case I_CPUID:
-        leaf = (uint32_t)core_reg(c, e, c->reg_ax);
-        subleaf = (uint32_t)core_reg(c, e, c->reg_cx);
+        leaf = (uint32_t)core_reg(c, e, c->reg_general[RAX]);
+        subleaf = (uint32_t)core_reg(c, e, c->reg_general[RCX]);
         if (step_over(c) == W_DONE)
             mask_cpuid(c, leaf, subleaf);
         break;
@@ -378,7 +377,7 @@ static enum Answer answer_bus(Core *c)
     uint64_t frame = c->arena->bus_frame - 1;
     c->arena->bus_frame = 0;
     if (c->why == W_SYSCALL) { /* not made yet: it comes again after the signal */
-        core_set(c, c->live, c->reg_pc, core_reg(c, c->live, c->reg_pc) - (c->isa == ISA_X86_64 ? 2 : 4));
+        core_set(c, c->live, c->reg_pc, core_reg(c, c->live, c->reg_pc) - (uint64_t)c->syscall_length);
         c->clock--;
     }
     c->why = W_NONE;

@@ -24,7 +24,7 @@ def test_boundaries_are_capstones() -> None:
     seen = 0
     for address, size, mnemonic, operands in machine.disasm_lite(code, base):
         at = address - base
-        length, _kind = mmu.backend.scan(0, code[at : at + 16])
+        length, _kind = mmu.backend.scan("x86_64", code[at : at + 16])
         seen += 1
         if mnemonic.startswith(("v", "k")) or any(reg in operands for reg in ("ymm", "zmm")):
             continue
