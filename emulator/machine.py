@@ -2,7 +2,7 @@
 
 Rule: `Machine.run` runs at most a slice of instructions and returns why it came back as a typed value; nothing in it
 waits.  Nothing a guest does leaves here as a Python exception.
-The way of a system call without onlookers is short on purpose: C exit, table, handler, result register.
+A system call without onlookers is made by the CPU's `serve`: registers, table, handler, result register.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from emulator.kernel.events import (
     WatchStop,
 )
 from emulator.kernel.futex import Waiter
-from emulator.kernel.tasks import CallPhase, Control, Task, TaskState
+from emulator.kernel.tasks import Call, CallPhase, Control, Task, TaskState
 from emulator.kernel.waits import Block, Wait
 from emulator.syscalls.registry import Table, table_for
 
@@ -68,6 +68,7 @@ class Machine:
         top = 1 << arch.bits
         self._mask = top - 1
         self._errors = {errno: top - number for errno, number in arch.errno.items()}
+        self.cpu.core.serve_for(self.table.entries, kernel.events, kernel.scheduler.queue, Task, Call)
         self._interrupt = False
         self._unknown_logged: set[int] = set()
         self._next_host_poll = 0
@@ -93,7 +94,7 @@ class Machine:
             if clock.pending:
                 clock.run_due()
             now = core.clock
-            if scheduler.host_waits and now >= self._next_host_poll:
+            if now >= self._next_host_poll and scheduler.host_waits:
                 self._poll_host()
             task = scheduler.next()
             if task is None:
@@ -110,7 +111,7 @@ class Machine:
                 last = task.quantum_end
                 task.quantum_end = (last if now - last <= SOFT_INSNS else now) + scheduler.quantum()
             kernel.load(task)
-            self._turn(task, min(end, task.quantum_end))
+            self._turn(task, end if end < task.quantum_end else task.quantum_end)
             if task.state is TaskState.RUNNABLE and not task.queued:
                 if core.clock < task.quantum_end:
                     scheduler.put_back(task)
@@ -148,9 +149,7 @@ class Machine:
         kernel, call = self.kernel, task.call
         if call.phase is not _USER_MODE and not self._go_on(task):
             return
-        run, set_result = self.cpu.run, self.cpu.set_syscall_result
-        entry_of, events, mask = self.table.entries.get, kernel.events, self._mask
-        queue = kernel.scheduler.queue
+        serve, events = self.cpu.serve, kernel.events
         while True:
             if task.attention and not return_to_user(kernel, task):
                 return
@@ -158,31 +157,35 @@ class Machine:
                 if events or not self._special_run(task, limit):
                     return
                 continue
-            # Alone, where a turn ends decides nothing, and an exact end costs single steps and new translations.
-            reason = run(limit) if queue else run(limit, False, True)
-            if type(reason) is Syscall:
-                number, args = reason
-                call.number = number
-                call.args = args
-                if kernel.watch_calls or task.watch_calls:
-                    call.phase = CallPhase.ENTERED
-                    if not self._advance(task):
-                        return
-                else:
-                    entry = entry_of(number)
-                    if entry is None:
-                        set_result(self._unknown(task))
-                        continue
-                    try:
-                        set_result((entry(task, args) or 0) & mask)
-                        call.memo = call.deadline_ns = None
-                    except Exception as error:
-                        if not self._failed(task, error):
-                            return
-                if events:
+            if kernel.watch_calls:
+                reason = self.cpu.run(limit, False, not kernel.scheduler.queue)
+            else:
+                reason = serve(task, limit)
+            if type(reason) is Wait:
+                if not self._block(task, reason):
                     return
-            elif reason is Simple.BUDGET or not self._react(task, reason):
+            elif type(reason) is Syscall:
+                if not self._watched_or_unknown(task, reason):
+                    return
+            elif isinstance(reason, Exception):
+                if not self._failed(task, reason):
+                    return
+            elif reason is not Simple.SERVED:
+                if reason is Simple.BUDGET or not self._react(task, reason):
+                    return
+                continue
+            if events:
                 return
+
+    def _watched_or_unknown(self, task: Task, reason: Syscall) -> bool:
+        """A system call that is not simply made; False if the turn is over."""
+        call = task.call
+        call.number, call.args = reason
+        if self.kernel.watch_calls or task.watch_calls:
+            call.phase = CallPhase.ENTERED
+            return self._advance(task)
+        self.cpu.set_syscall_result(self._unknown(task))
+        return True
 
     def _go_on(self, task: Task) -> bool:
         """Take up the call the task was in; the plain case of a blocked one nobody watches is short."""
@@ -203,7 +206,11 @@ class Machine:
             entry = self.table.entries.get(call.number)
             try:
                 result = self._unknown(task) if entry is None else entry(task, call.args) or 0
-                self.cpu.set_syscall_result(result & self._mask)
+                if isinstance(result, Wait):
+                    if not self._block(task, result):
+                        return False
+                else:
+                    self.cpu.set_syscall_result(result & self._mask)
             except Exception as error:
                 if not self._failed(task, error):
                     return False
@@ -372,7 +379,10 @@ class Machine:
             cpu.set_syscall_result(self._unknown(task))
             return True
         try:
-            cpu.set_syscall_result((entry(task, call.args) or 0) & self._mask)
+            result = entry(task, call.args) or 0
+            if isinstance(result, Wait):
+                return self._block(task, result)
+            cpu.set_syscall_result(result & self._mask)
         except Exception as error:
             return self._failed(task, error)
         return True

@@ -73,7 +73,6 @@ class Cpu:
         self._layout = Layout(arch)
         self._codecs: dict[tuple[str, ...], Codec] = {}
         self._tables: list[PageTable] = []
-        self._table: PageTable | None = None
         engines = (self._new_engine(), self._new_engine())
         spare_exit_checks(arch, engines[0])
         self._core = mmu.backend.Core(arena, self._spec(*engines))
@@ -92,6 +91,7 @@ class Cpu:
         # The hot ones are the hook module's own methods.
         self.core = self._core  # for loops that read `core.clock` at every turn
         self.run: Callable[..., Exit] = self._core.run
+        self.serve: Callable[..., Exit | Exception | object] = self._core.serve
         self.step: Callable[..., Exit] = self._core.step
         self.step_range: Callable[..., Exit] = self._core.step_range
         self.request_stop: Callable[[], None] = self._core.request_stop
@@ -151,12 +151,13 @@ class Cpu:
             "BUDGET": exits.Simple.BUDGET,
             "RANGE_DONE": exits.Simple.RANGE_DONE,
             "STOP_REQUESTED": exits.Simple.STOP_REQUESTED,
+            "SERVED": exits.Simple.SERVED,
         }
 
     def _undefined(self, address: int) -> exits.Undefined:
         """Name an instruction that the engine does not execute although the guest's hardware might."""
-        code = self._table.read_partial(address, 15, force=True) if self._table is not None else b""
-        cpu = self.arch.cpu
+        table, cpu = self._core.table, self.arch.cpu
+        code = table.read_partial(address, 15, force=True) if table is not None else b""
         if mmu.backend.scan(cpu.scanner, code)[1] != _I_UNSUPPORTED:
             return exits.Undefined(address, "")
         import capstone
@@ -169,7 +170,6 @@ class Cpu:
 
     def activate(self, table: PageTable) -> None:
         """Switch to an address space."""
-        self._table = table
         self._core.activate(table)
 
     def invalidate_code(self, table: PageTable, start: int, length: int) -> None:
@@ -316,9 +316,9 @@ class Cpu:
 
     def take_kernel_hits(self) -> list[WatchHit]:
         """Return stores of the kernel side into watched ranges since the last call."""
-        if not self._tables or self._table is None:
+        if not self._tables or self._core.table is None:
             return []
-        return [WatchHit(address, _WATCH_KIND[kind]) for address, kind in self._table.take_hits()]
+        return [WatchHit(address, _WATCH_KIND[kind]) for address, kind in self._core.table.take_hits()]
 
 
 def available_hooks() -> str:

@@ -86,6 +86,7 @@ class Simple(Enum):
     BUDGET = "the clock reached the limit"
     RANGE_DONE = "a range step left its range"
     STOP_REQUESTED = "somebody asked to stop"
+    SERVED = "a system call was made, and somebody wants to look before the next instruction"
 
 
 Exit = Syscall | PageFault | BusError | Interrupt | Undefined | Privileged | BreakpointHit | WatchHit | Simple

@@ -824,6 +824,37 @@ class Core:
         finally:
             self._running = False
 
+    def serve_for(self, entries: dict[int, Any], events: Any, queue: Any, _task: type, _call: type, /) -> None:
+        """Tell `serve` the kernel's objects."""
+        self._served = (entries, events, queue)
+
+    def serve(self, task: Any, until: int, /) -> Any:
+        """Run, and make the plain system calls on the way.
+
+        Returns an exit, an exception that a handler raised, or what it returned if that is not its result.
+        """
+        entries, events, queue = self._served
+        while True:
+            reason = self.run(until, False, not queue)
+            if type(reason) is not self._spec["Syscall"] or task.watch_calls:
+                return reason
+            number, args = cast(Any, reason)
+            entry = entries.get(number)
+            if entry is None:
+                return reason
+            call = task.call
+            call.number, call.args = number, args
+            try:
+                result = entry(task, args)
+            except Exception as error:
+                return error
+            if result is not None and not isinstance(result, int):
+                return result
+            self.set_syscall_result((result or 0) & NEVER)
+            call.memo = call.deadline_ns = None
+            if task.attention or events or task.watch_calls or task.special or task.stepping is not None:
+                return self._spec["SERVED"]
+
     def _run_until(self, until: int) -> Exit:
         while True:
             if self._stop:
@@ -935,6 +966,18 @@ class Core:
             raise ValueError("not a context of this CPU")
         self._load(self._live, context[: len(self._fresh)])
         self._shadows = list(struct.unpack(f"={MAX_SHADOWS}Q", context[len(self._fresh) :]))
+
+    def switch(self, context: bytes, table: PageTable, /) -> bytes:
+        """Other registers and address space; return the registers of before."""
+        mine = self.save()
+        self.load(context)
+        self.activate(table)
+        return mine
+
+    @property
+    def table(self) -> PageTable | None:
+        """The active address space."""
+        return self._table
 
     def stats(self) -> dict[str, int]:
         """Return counters."""

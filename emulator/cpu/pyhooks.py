@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from emulator.cpu.pycore import Core
+from emulator.cpu.pyentry import Entry
 from emulator.cpu.pymemory import Arena, Frames, PageTable
 from emulator.cpu.pyscan import scan
 
-__all__ = ["Arena", "Core", "Frames", "PageTable", "scan"]
+__all__ = ["Arena", "Core", "Entry", "Frames", "PageTable", "scan"]

@@ -497,6 +497,12 @@ class PageTable:
             addr += size
         return bytes(out)
 
+    def read_uint(self, addr: int, size: int, big_endian: bool, /) -> int:
+        """Return an unsigned number of up to 8 bytes.  Raises MemoryFault."""
+        if size > 8:
+            raise ValueError("at most 8 bytes")
+        return int.from_bytes(self.read(addr, size), "big" if big_endian else "little")
+
     def read_cstring(self, addr: int, limit: int) -> bytes:
         """Return a string without its NUL.  Raises MemoryFault, ValueError."""
         out = b""

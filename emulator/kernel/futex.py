@@ -8,7 +8,6 @@ Source: futex(2), set_robust_list(2), Documentation/locking/robust-futex-ABI.rst
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
@@ -25,17 +24,30 @@ MATCH_ANY = 0xFFFFFFFF
 ROBUST_LIST_LIMIT = 2048
 
 
-@dataclass(slots=True, eq=False)
 class Waiter:
-    """One sleeper (or one entry of futex_waitv's vector)."""
+    """One sleeper (or one entry of futex_waitv's vector, then with its `index`).
 
-    task: Task
-    key: Hashable
-    bitset: int
-    woken: bool = False
-    index: int = 0  # futex_waitv
-    pi_address: int = 0  # a lock_pi waiter: the word it wants
-    requeue_pi_key: Hashable = None
+    `pi_address` is the word that a lock_pi waiter wants.
+    """
+
+    __slots__ = ("bitset", "index", "key", "pi_address", "requeue_pi_key", "task", "woken")
+
+    def __init__(
+        self,
+        task: Task,
+        key: Hashable,
+        bitset: int = MATCH_ANY,
+        index: int = 0,
+        pi_address: int = 0,
+        requeue_pi_key: Hashable = None,
+    ) -> None:
+        self.task = task
+        self.key = key
+        self.bitset = bitset
+        self.index = index
+        self.pi_address = pi_address
+        self.requeue_pi_key = requeue_pi_key
+        self.woken = False
 
 
 class Futexes:
@@ -48,7 +60,11 @@ class Futexes:
 
     def add(self, waiter: Waiter) -> None:
         """Go to sleep."""
-        self.queues.setdefault(waiter.key, []).append(waiter)
+        queue = self.queues.get(waiter.key)
+        if queue is None:
+            self.queues[waiter.key] = [waiter]
+        else:
+            queue.append(waiter)
 
     def remove(self, waiter: Waiter) -> None:
         """Stop sleeping without having been woken."""
@@ -76,9 +92,7 @@ def key_of(task: Task, address: int, *, shared: bool) -> Hashable:
 def wake(kernel: Kernel, key: Hashable, count: int, bitset: int = MATCH_ANY) -> int:
     """Wake up to `count` sleepers whose bitset meets `bitset`; how many."""
     queue = kernel.futexes.queues.get(key)
-    if not queue:
-        return 0
-    if count <= 0:
+    if not queue or count <= 0:
         return 0
     woken = 0
     scheduler = kernel.scheduler

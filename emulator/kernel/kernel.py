@@ -76,6 +76,7 @@ class Kernel:
         self.config: Config = config
         self.host = host
         self.cpu = cpu
+        self._core = cpu.core
         self.arena = arena
         self.clock = Clock(host)
         self.sysctls = Sysctls(host)
@@ -107,12 +108,16 @@ class Kernel:
 
     def load(self, task: Task) -> None:
         """Put a task's context on the CPU; free if it is there already."""
-        if self.current is not task:
-            self.vacate()
-            self.cpu.load(task.context)
+        current = self.current
+        if current is not task:
+            now = self._core.clock
+            if current is None:
+                self._core.switch(task.context, task.space.table)
+            else:
+                current.user_ns += (now - self._loaded_at) * INSN_NS
+                current.context = self._core.switch(task.context, task.space.table)
             self.current = task
-            self._loaded_at = self.cpu.clock
-            self.cpu.activate(task.space.table)
+            self._loaded_at = now
             if task.credentials is not self._host_identity:
                 self.assume_identity(task)
 

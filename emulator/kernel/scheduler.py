@@ -68,11 +68,8 @@ class Scheduler:
         task.state = _BLOCKED
         task.wait = wait
         task.voluntary_switches += 1
-        serial = task.uid.serial
-        if wait.queues:
-            wake = partial(self.wake, task)
-            for queue in wait.queues:
-                queue.add(serial, wake)
+        for queue in wait.queues:
+            queue.add(task)
         if wait.host:
             self.host_waits.add(task, wait.host)
         if wait.deadline_ns is not None:
@@ -83,9 +80,8 @@ class Scheduler:
         wait = task.wait
         if wait is None:
             return
-        serial = task.uid.serial
         for queue in wait.queues:
-            queue.discard(serial)
+            queue.discard(task)
         if wait.host:
             self.host_waits.remove(task, wait.host)
         if task.timer is not None:

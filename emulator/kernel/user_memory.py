@@ -20,6 +20,7 @@ class PageTableLike(Protocol):
     """What is needed of cpu.mmu.PageTable."""
 
     def read(self, addr: int, n: int, *, force: bool = False) -> bytes: ...
+    def read_uint(self, addr: int, size: int, big_endian: bool, /) -> int: ...
     def write(self, addr: int, data: bytes | bytearray | memoryview, *, force: bool = False) -> None: ...
     def read_cstring(self, addr: int, limit: int) -> bytes: ...
     def buffers(self, addr: int, n: int, access: Access) -> list[memoryview]: ...
@@ -40,6 +41,7 @@ class UserMemory:
     """Typed access to one address space, in one byte order."""
 
     __slots__ = (
+        "_big",
         "_buffers",
         "_cstring",
         "_layouts",
@@ -47,6 +49,7 @@ class UserMemory:
         "_pointer",
         "_prefix",
         "_read",
+        "_read_uint",
         "_space",
         "_two_longs",
         "_write",
@@ -59,6 +62,8 @@ class UserMemory:
         self.table = table
         self._space = space
         self._read = table.read
+        self._read_uint = table.read_uint
+        self._big = byteorder == "big"
         self._write = table.write
         self._cstring = table.read_cstring
         self._buffers = table.buffers
@@ -117,17 +122,29 @@ class UserMemory:
         except ValueError:
             raise LinuxError(too_long) from None
 
+    def read_uint(self, address: int, size: int) -> int:
+        """An unsigned number of `size` <= 8 bytes in the guest's byte order."""
+        for _ in range(4):
+            try:
+                return self._read_uint(address, size, self._big)
+            except MemoryFault as fault:
+                self._repair(fault)
+        raise LinuxError(E.EFAULT)
+
     def read_u8(self, address: int) -> int:
         """One byte."""
-        return self.read(address, 1)[0]
+        return self.read_uint(address, 1)
 
     def read_u16(self, address: int) -> int:
         """Unsigned 16 bits in the guest's byte order."""
-        return int.from_bytes(self.read(address, 2), self._order)  # type: ignore[arg-type]
+        return self.read_uint(address, 2)
 
     def read_u32(self, address: int) -> int:
         """Unsigned 32 bits in the guest's byte order."""
-        return int.from_bytes(self.read(address, 4), self._order)  # type: ignore[arg-type]
+        try:
+            return self._read_uint(address, 4, self._big)  # a futex word, mostly: hot
+        except MemoryFault:
+            return self.read_uint(address, 4)
 
     def read_s32(self, address: int) -> int:
         """Signed 32 bits in the guest's byte order."""
@@ -135,7 +152,7 @@ class UserMemory:
 
     def read_u64(self, address: int) -> int:
         """Unsigned 64 bits in the guest's byte order."""
-        return int.from_bytes(self.read(address, 8), self._order)  # type: ignore[arg-type]
+        return self.read_uint(address, 8)
 
     def read_s64(self, address: int) -> int:
         """Signed 64 bits in the guest's byte order."""
@@ -143,7 +160,7 @@ class UserMemory:
 
     def read_ptr(self, address: int) -> int:
         """A pointer, or an unsigned long."""
-        return int.from_bytes(self.read(address, self._pointer), self._order)  # type: ignore[arg-type]
+        return self.read_uint(address, self._pointer)
 
     def write_u8(self, address: int, value: int) -> None:
         """One byte, truncated."""

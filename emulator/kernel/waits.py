@@ -1,14 +1,15 @@
 """Blocking is data: what a task waits for, and who wakes it.
 
-Rule: no suspended Python frames.  A handler that cannot go on raises `Block`; the dispatcher stores its `Wait` in the
-task.  Once woken, the same handler runs again from its start (`task.call` keeps what it noted), so a wake-up may be
-spurious and a checkpoint is a copy.
+Rule: no suspended Python frames.  A handler that cannot go on returns its `Wait`, or something it calls raises a
+`Block` with one (which takes a microsecond longer); the dispatcher stores the `Wait` in the task.  Once woken, the same
+handler runs again from its start (`task.call` keeps what it noted), so a wake-up may be spurious and a checkpoint is a
+copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
@@ -34,25 +35,25 @@ class WaitQueue:
     __slots__ = ("_subscribers", "_waiters")
 
     def __init__(self) -> None:
-        self._waiters: dict[int, Callable[[], None]] = {}  # task serial -> make it runnable
+        self._waiters: dict[int, Task] = {}  # by serial
         self._subscribers: list[Callable[[], None]] = []
 
-    def add(self, serial: int, wake: Callable[[], None]) -> None:
-        """Called by the dispatcher when a task blocks."""
-        self._waiters[serial] = wake
+    def add(self, task: Task) -> None:
+        """Called by the scheduler when a task blocks."""
+        self._waiters[task.uid.serial] = task
 
-    def discard(self, serial: int) -> None:
-        """Called by the dispatcher when the task no longer waits."""
-        self._waiters.pop(serial, None)
+    def discard(self, task: Task) -> None:
+        """Called by the scheduler when the task no longer waits."""
+        self._waiters.pop(task.uid.serial, None)
 
     def wake(self, count: int | None = None) -> int:
         """Wake all, or the first `count` in order of arrival; returns how many."""
         woken = 0
         if self._waiters:
             for serial in list(self._waiters)[:count]:
-                make_runnable = self._waiters.pop(serial, None)
-                if make_runnable is not None:
-                    make_runnable()
+                task = self._waiters.pop(serial, None)
+                if task is not None:
+                    task.kernel.scheduler.wake(task)
                     woken += 1
         if self._subscribers:
             for notify in tuple(self._subscribers):
@@ -72,7 +73,7 @@ class WaitQueue:
         return len(self._waiters)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Wait:
     """What a blocked task waits for: any of these queues or host fds, or the deadline (CLOCK_MONOTONIC, ns).
 
@@ -83,6 +84,7 @@ class Wait:
     `partial`, if not 0, is the result when a signal ends the call (bytes already moved).
     `interrupted`, if given, is called when a signal ends the call; what it returns, if not None, is the call's result
     (a write that already moved some bytes).
+    Nobody changes one once it is made (it is not frozen because making one is a hot path).
     """
 
     what: str
@@ -92,11 +94,11 @@ class Wait:
     interruptible: bool = True
     restart: E = E.ERESTARTSYS
     partial: int = 0
-    interrupted: Callable[[Task], int | None] | None = field(default=None, compare=False)
+    interrupted: Callable[[Task], int | None] | None = None
 
 
 class Block(Exception):  # noqa: N818 - control flow, not an error
-    """Raised by a handler: block the calling task on `wait`, then call me again."""
+    """Raised below a handler: block the calling task on `wait`, then call the handler again."""
 
     def __init__(self, wait: Wait) -> None:
-        self.wait = wait  # BaseException.__new__ keeps the arguments; this is a hot path
+        self.wait = wait  # BaseException.__new__ keeps the arguments

@@ -30,12 +30,19 @@ from emulator.syscalls.registry import Int, Ptr, UInt, syscall
     FUTEX_LOCK_PI2,
 ) = range(14)
 PRIVATE, CLOCK_REALTIME = 128, 256
+INT_MAX = 0x7FFFFFFF
+_WAIT_PRIVATE, _WAKE_PRIVATE = FUTEX_WAIT | PRIVATE, FUTEX_WAKE | PRIVATE
 _CAN_REALTIME = (FUTEX_WAIT_BITSET, FUTEX_WAIT_REQUEUE_PI, FUTEX_LOCK_PI2)
 
 
 @syscall("futex")
-def futex(t: Task, address: Ptr, operation: Int, value: UInt, timeout: Ptr, address2: Ptr, value3: UInt) -> int:
+def futex(t: Task, address: Ptr, operation: Int, value: UInt, timeout: Ptr, address2: Ptr, value3: UInt) -> int | Wait:
     """futex(2)."""
+    # The two that every lock and condition of a process is made of come first.
+    if operation == _WAKE_PRIVATE and not address & 3:
+        return core.wake(t.kernel, (t.space.serial, address), value if 0 < value <= INT_MAX else 1)
+    if operation == _WAIT_PRIVATE and not timeout:
+        return _wait(t, address, False, value)
     shared = not operation & PRIVATE
     command = operation & ~(PRIVATE | CLOCK_REALTIME)
     if command == FUTEX_WAKE and not operation & CLOCK_REALTIME:
@@ -45,7 +52,7 @@ def futex(t: Task, address: Ptr, operation: Int, value: UInt, timeout: Ptr, addr
         raise LinuxError(E.ENOSYS)
     if command in (FUTEX_WAIT, FUTEX_WAIT_BITSET):
         bitset = value3 if command == FUTEX_WAIT_BITSET else MATCH_ANY
-        return _wait(t, address, shared, value, timeout, bitset, relative=command == FUTEX_WAIT, realtime=realtime)
+        return _wait(t, address, shared, value, bitset, timeout, relative=command == FUTEX_WAIT, realtime=realtime)
     if command == FUTEX_WAKE_BITSET:
         if not value3:
             raise LinuxError(E.EINVAL)
@@ -83,16 +90,13 @@ def _deadline(t: Task, timeout: int, *, relative: bool, realtime: bool) -> int |
     return clock.realtime_to_monotonic(moment) if realtime else moment
 
 
-def _sleep(t: Task, waiter: Waiter) -> None:
-    """Block until `waiter` is woken; ETIMEDOUT at the call's deadline."""
-    call = t.call
-    if call.deadline_ns is None:
-        raise Block(_FOREVER)
-    if t.kernel.clock.monotonic_ns() >= call.deadline_ns:
+def _sleep(t: Task, waiter: Waiter) -> Wait:
+    """How to wait until `waiter` is woken; ETIMEDOUT at the call's deadline."""
+    deadline_ns = t.call.deadline_ns
+    if deadline_ns is not None and t.kernel.clock.monotonic_ns() >= deadline_ns:
         t.kernel.futexes.remove(waiter)
         raise LinuxError(E.ETIMEDOUT)
-    restart = E.ERESTART_RESTARTBLOCK
-    raise Block(Wait("futex_wait", deadline_ns=call.deadline_ns, restart=restart, interrupted=_leave))
+    return Wait("futex_wait", deadline_ns=deadline_ns, restart=E.ERESTART_RESTARTBLOCK, interrupted=_leave)
 
 
 def _leave(t: Task) -> int | None:
@@ -106,7 +110,7 @@ def _leave(t: Task) -> int | None:
     if call.deadline_ns is not None:
         deadline, args = call.deadline_ns, call.args
 
-        def again(task: Task) -> int:
+        def again(task: Task) -> int | Wait:
             if task.call.memo is None:
                 task.call.deadline_ns = deadline
             return _wait_again(task, args)
@@ -118,31 +122,39 @@ def _leave(t: Task) -> int | None:
 _FOREVER = Wait("futex_wait", interrupted=_leave)
 
 
-def _wait_again(t: Task, args: tuple[int, ...]) -> int:
+def _wait_again(t: Task, args: tuple[int, ...]) -> int | Wait:
     operation = _s32(args[1])
     command = operation & ~(PRIVATE | CLOCK_REALTIME)
     bitset = args[5] & 0xFFFFFFFF if command == FUTEX_WAIT_BITSET else MATCH_ANY
-    return _wait(t, args[0], not operation & PRIVATE, args[2] & 0xFFFFFFFF, 0, bitset, relative=False, realtime=False)
+    return _wait(t, args[0], not operation & PRIVATE, args[2] & 0xFFFFFFFF, bitset)
 
 
 def _wait(
-    t: Task, address: int, shared: bool, value: int, timeout: int, bitset: int, *, relative: bool, realtime: bool
-) -> int:
-    waiter = t.call.memo
+    t: Task,
+    address: int,
+    shared: bool,
+    value: int,
+    bitset: int = MATCH_ANY,
+    timeout: int = 0,
+    *,
+    relative: bool = False,
+    realtime: bool = False,
+) -> int | Wait:
+    call = t.call
+    waiter = call.memo
     if waiter is None:
         if not bitset:
             raise LinuxError(E.EINVAL)
         if timeout:
-            t.call.deadline_ns = _deadline(t, timeout, relative=relative, realtime=realtime)
+            call.deadline_ns = _deadline(t, timeout, relative=relative, realtime=realtime)
         key = key_of(t, address, shared=shared)
         if t.memory.read_u32(address) != value:
             raise LinuxError(E.EAGAIN)
-        t.call.memo = waiter = Waiter(t, key, bitset)
+        call.memo = waiter = Waiter(t, key, bitset)
         t.kernel.futexes.add(waiter)
     if waiter.woken:
         return 0
-    _sleep(t, waiter)
-    return 0
+    return _FOREVER if call.deadline_ns is None else _sleep(t, waiter)
 
 
 def _requeue(
@@ -359,10 +371,10 @@ def _vector(t: Task, vector: int, count: int) -> list[Waiter]:
 
 
 @syscall("restart_syscall")
-def restart_syscall(t: Task) -> int:
+def restart_syscall(t: Task) -> int | Wait:
     """restart_syscall(2): go on with what a stop interrupted."""
     restart = t.call.restart
     if restart is None:
         raise LinuxError(E.EINTR)
-    result: int = restart(t)
+    result: int | Wait = restart(t)
     return result

@@ -1,7 +1,8 @@
 """The table of system calls.
 
 Rule: a handler's annotations say how the raw argument registers become Python integers; its return value is the result
-(None is 0), a `LinuxError` its failure, a `Block` its wait.  Numbers are data (`abi/tables`), names are the kernel's.
+(None is 0), a `LinuxError` its failure, a `Wait`, returned or inside a `Block`, its wait.
+Numbers are data (`abi/tables`), names are the kernel's.
 Conversions are compiled once for a word size: a handler's entry in a table is called with (task, raw_args) and nothing
 is looked up on the way.
 
@@ -18,7 +19,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args
 
+from emulator.cpu.mmu import backend
 from emulator.kernel.tasks import Task
+from emulator.kernel.waits import Wait
 
 # Conversions, applied once at the edge.
 Int = Annotated[int, "s32"]  # int
@@ -29,8 +32,9 @@ Size = Annotated[int, "ulong"]  # size_t, unsigned long
 Ptr = Annotated[int, "ulong"]  # a guest address
 SockLen = Annotated[int, "s32"]  # socklen_t, which the kernel reads as int
 
-Handler = Callable[..., int | None]
-Entry = Callable[[Task, tuple[int, ...]], int | None]
+Result = int | Wait | None
+Handler = Callable[..., Result]
+Entry = Callable[[Task, tuple[int, ...]], Result]
 H = TypeVar("H", bound=Handler)
 
 _handlers: dict[str, Handler] = {}
@@ -58,19 +62,10 @@ def syscall(*names: str) -> Callable[[H], H]:
     return register
 
 
-def _expression(kind: str, index: int, bits: int) -> str:
-    raw = f"a[{index}]"
-    match kind:
-        case "s32":
-            return f"({raw} & 0xFFFFFFFF ^ 0x80000000) - 0x80000000"
-        case "u32":
-            return f"{raw} & 0xFFFFFFFF"
-        case "long":
-            sign = 1 << (bits - 1)
-            return f"({raw} ^ {sign:#x}) - {sign:#x}"
-        case "ulong":
-            return raw
-    raise ValueError(f"unknown conversion {kind!r}")
+_CONVERSIONS = {  # cpu's Entry, by the word size in bits
+    32: {"s32": b"i", "u32": b"u", "long": b"i", "ulong": b"u"},
+    64: {"s32": b"i", "u32": b"u", "long": b"l", "ulong": b"r"},
+}
 
 
 def kinds_of(handler: Handler) -> list[str]:
@@ -86,20 +81,14 @@ def kinds_of(handler: Handler) -> list[str]:
 
 def compile_entry(handler: Handler, bits: int) -> Entry:
     """The handler as a function of (task, raw args)."""
-    kinds = kinds_of(handler)
-    if not kinds:
-        source = "lambda t, a: handler(t)"
-    else:
-        arguments = ", ".join(_expression(kind, index, bits) for index, kind in enumerate(kinds))
-        source = f"lambda t, a: handler(t, {arguments})"
-    entry: Entry = eval(source, {"handler": handler})  # built from the fixed words above
-    return entry
+    conversions = _CONVERSIONS[bits]
+    return backend.Entry(handler, b"".join(conversions[kind] for kind in kinds_of(handler)))
 
 
 def _first_call(entries: dict[int, Entry], number: int, handler: Handler, bits: int) -> Entry:
     """An entry that compiles itself when it is first called: most programs use few system calls, all must start."""
 
-    def first(t: Task, args: tuple[int, ...]) -> int | None:
+    def first(t: Task, args: tuple[int, ...]) -> Result:
         entry = entries[number] = compile_entry(handler, bits)
         return entry(t, args)
 

@@ -118,25 +118,61 @@ static PyObject *read_some(Table *t, uint64_t address, Py_ssize_t n, bool force,
     return out;
 }
 
-static PyObject *parse_and_read(Table *t, PyObject *args, PyObject *kwargs, bool partial)
+/* (addr, what, *, force=False), the hottest signature here: by hand, because PyArg_ParseTupleAndKeywords takes longer
+ * than the access. */
+static bool parse_access(PyObject *const *args, Py_ssize_t n, PyObject *names, uint64_t *address, int *force)
 {
-    static char *names[] = {"addr", "n", "force", NULL};
-    unsigned long long address;
-    Py_ssize_t n;
-    int force = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Kn|$p", names, &address, &n, &force))
+    Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+    if (n != 2 || named > 1 || (named && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "force"))) {
+        PyErr_SetString(PyExc_TypeError, "two arguments and the keyword force are taken");
+        return false;
+    }
+    *address = PyLong_AsUnsignedLongLongMask(args[0]);
+    *force = named ? PyObject_IsTrue(args[2]) : 0;
+    return *force >= 0 && !PyErr_Occurred();
+}
+
+static PyObject *parse_and_read(Table *t, PyObject *const *args, Py_ssize_t count, PyObject *names, bool partial)
+{
+    uint64_t address;
+    int force;
+    if (!parse_access(args, count, names, &address, &force))
         return NULL;
-    return read_some(t, address, n, force, partial);
+    Py_ssize_t n = PyLong_AsSsize_t(args[1]);
+    return n == -1 && PyErr_Occurred() ? NULL : read_some(t, address, n, force, partial);
 }
 
-static PyObject *table_read(Table *t, PyObject *args, PyObject *kwargs)
+static PyObject *table_read(Table *t, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
-    return parse_and_read(t, args, kwargs, false);
+    return parse_and_read(t, args, n, names, false);
 }
 
-static PyObject *table_read_partial(Table *t, PyObject *args, PyObject *kwargs)
+static PyObject *table_read_partial(Table *t, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
-    return parse_and_read(t, args, kwargs, true);
+    return parse_and_read(t, args, n, names, true);
+}
+
+static PyObject *table_read_uint(Table *t, PyObject *const *args, Py_ssize_t n)
+{
+    if (n != 3)
+        return PyErr_Format(PyExc_TypeError, "read_uint(addr, size, big_endian)");
+    uint64_t address = PyLong_AsUnsignedLongLongMask(args[0]), size = PyLong_AsUnsignedLongLong(args[1]), value = 0;
+    int big = PyObject_IsTrue(args[2]);
+    if (big < 0 || PyErr_Occurred())
+        return NULL;
+    if (size > sizeof value)
+        return PyErr_Format(PyExc_ValueError, "at most 8 bytes");
+    for (uint64_t i = 0; i < size;) {
+        enum Touch why;
+        uint8_t *p = reach(t, address + i, P_READ, false, &why);
+        if (!p)
+            return raise_fault(address + i, P_READ, why);
+        for (uint64_t room = PAGE - ((address + i) & PAGE_MASK); room && i < size; room--, i++, p++)
+            value |= (uint64_t)*p << 8 * (big ? size - 1 - i : i);
+        if (bus_broke(t->arena))
+            return raise_fault(address, P_READ, T_BUS);
+    }
+    return PyLong_FromUnsignedLongLong(value);
 }
 
 static PyObject *table_read_cstring(Table *t, PyObject *args)
@@ -170,13 +206,12 @@ static PyObject *table_read_cstring(Table *t, PyObject *args)
     return NULL;
 }
 
-static PyObject *table_write(Table *t, PyObject *args, PyObject *kwargs)
+static PyObject *table_write(Table *t, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
-    static char *names[] = {"addr", "data", "force", NULL};
-    unsigned long long address;
+    uint64_t address;
     Py_buffer data;
-    int force = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Ky*|$p", names, &address, &data, &force))
+    int force;
+    if (!parse_access(args, n, names, &address, &force) || PyObject_GetBuffer(args[1], &data, PyBUF_SIMPLE))
         return NULL;
     enum Touch why = T_OK;
     Py_ssize_t done = 0;
@@ -368,6 +403,7 @@ static PyObject *table_get_arena(Table *t, void *unused)
 }
 
 #define KW METH_VARARGS | METH_KEYWORDS
+#define FAST_KW METH_FASTCALL | METH_KEYWORDS
 static PyMethodDef table_methods[] = {
     {"map_anonymous", (PyCFunction)table_map_anonymous, METH_VARARGS, "Private demand-zero memory."},
     {"map_frames", (PyCFunction)(void *)table_map_frames, KW, "Map frames; private ones are copied on write."},
@@ -378,10 +414,11 @@ static PyMethodDef table_methods[] = {
     {"fork", (PyCFunction)table_fork, METH_NOARGS, "A copy-on-write copy."},
     {"destroy", (PyCFunction)table_destroy, METH_NOARGS, "Give everything back."},
     {"resident", (PyCFunction)table_resident, METH_VARARGS, "A byte a page: 1 present, 2 dirty, 4 private copy."},
-    {"read", (PyCFunction)(void *)table_read, KW, "Bytes; MemoryFault at the first bad one."},
-    {"read_partial", (PyCFunction)(void *)table_read_partial, KW, "As many bytes as are readable."},
+    {"read", (PyCFunction)(void *)table_read, FAST_KW, "Bytes; MemoryFault at the first bad one."},
+    {"read_partial", (PyCFunction)(void *)table_read_partial, FAST_KW, "As many bytes as are readable."},
+    {"read_uint", (PyCFunction)(void *)table_read_uint, METH_FASTCALL, "An unsigned number of up to 8 bytes."},
     {"read_cstring", (PyCFunction)table_read_cstring, METH_VARARGS, "A string without its NUL."},
-    {"write", (PyCFunction)(void *)table_write, KW, "Store bytes; MemoryFault at the first bad one."},
+    {"write", (PyCFunction)(void *)table_write, FAST_KW, "Store bytes; MemoryFault at the first bad one."},
     {"buffers", (PyCFunction)table_buffers, METH_VARARGS, "Host views of guest memory."},
     {"take_hits", (PyCFunction)table_take_hits, METH_NOARGS, "Kernel-side stores into watched ranges."},
     {"insert_point", (PyCFunction)table_insert_point, METH_VARARGS, "Breakpoint."},

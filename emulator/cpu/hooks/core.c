@@ -15,31 +15,46 @@ static PyObject *make(PyObject *type, const char *format, ...)
     return out;
 }
 
-static PyObject *make_syscall(Core *c)
+PyObject *core_syscall(Core *c, uint64_t *raw)
 {
     Engine *e = c->live;
-    PyTypeObject *type = (PyTypeObject *)c->Syscall;
+    c->shadows[c->saved_shadow] = core_reg(c, e, c->reg_nr);
     for (size_t i = 0; i < c->n_clobbers; i++)
         core_set(c, e, c->clobbers[i].to, core_reg(c, e, c->clobbers[i].from));
     PyObject *args = PyTuple_New(6);
+    for (int i = 0; args && i < 6; i++) {
+        raw[i] = core_reg(c, e, c->reg_args[i]);
+        PyObject *boxed = PyLong_FromUnsignedLongLong(raw[i]);
+        if (boxed)
+            PyTuple_SET_ITEM(args, i, boxed);
+        else
+            Py_CLEAR(args);
+    }
+    return args;
+}
+
+static PyObject *make_syscall(Core *c)
+{
+    uint64_t raw[6];
+    PyTypeObject *type = (PyTypeObject *)c->Syscall;
+    PyObject *args = core_syscall(c, raw);
     PyObject *out = args ? type->tp_alloc(type, 2) : NULL; /* a NamedTuple of two */
     if (!out) {
         Py_XDECREF(args);
         return NULL;
     }
-    for (int i = 0; i < 6; i++)
-        PyTuple_SET_ITEM(args, i, PyLong_FromUnsignedLongLong(core_reg(c, e, c->reg_args[i])));
-    PyTuple_SET_ITEM(out, 0, PyLong_FromLongLong((int64_t)core_reg(c, e, c->reg_nr)));
+    PyTuple_SET_ITEM(out, 0, PyLong_FromLongLong((int64_t)core_reg(c, c->live, c->reg_nr)));
     PyTuple_SET_ITEM(out, 1, args);
     return out;
 }
 
-static PyObject *make_answer(Core *c, enum Answer got)
+PyObject *core_answer(Core *c, enum Answer got)
 {
     uint64_t pc = core_reg(c, c->live, c->reg_pc);
     unsigned long long at = c->fault_address;
     PyObject *access, *out;
-    c->shadows[c->saved_shadow] = got == A_SYSCALL ? core_reg(c, c->live, c->reg_nr) : UINT64_MAX;
+    if (got != A_SYSCALL)
+        c->shadows[c->saved_shadow] = UINT64_MAX;
     switch (got) {
     case A_SYSCALL:
         return make_syscall(c);
@@ -80,7 +95,7 @@ static PyObject *make_answer(Core *c, enum Answer got)
     }
 }
 
-static bool may_run(Core *c)
+bool core_may_run(Core *c)
 {
     if (c->running) {
         PyErr_SetString(PyExc_RuntimeError, "the CPU is running");
@@ -93,9 +108,20 @@ static bool may_run(Core *c)
     return true;
 }
 
+enum Answer core_run_freed(Core *c, uint64_t until)
+{
+    enum Answer got;
+    c->running = true;
+    Py_BEGIN_ALLOW_THREADS
+    got = core_run_until(c, until);
+    Py_END_ALLOW_THREADS
+    c->running = false;
+    return got;
+}
+
 static PyObject *core_run(Core *c, PyObject *const *args, Py_ssize_t n)
 {
-    if (n < 1 || !may_run(c))
+    if (n < 1 || !core_may_run(c))
         return n < 1 ? PyErr_Format(PyExc_TypeError, "run(until, skip_breakpoint=False, soft=False)") : NULL;
     uint64_t until = PyLong_AsUnsignedLongLong(args[0]);
     if (PyErr_Occurred())
@@ -104,20 +130,14 @@ static PyObject *core_run(Core *c, PyObject *const *args, Py_ssize_t n)
     c->soft = n > 2 && PyObject_IsTrue(args[2]);
     uint64_t pc = core_reg(c, c->live, c->reg_pc);
     c->skip_pc = skip && c->table->n_points && table_has_point(c->table, pc) ? pc : NOWHERE;
-    enum Answer got;
-    c->running = true;
-    Py_BEGIN_ALLOW_THREADS
-    got = core_run_until(c, until);
-    Py_END_ALLOW_THREADS
-    c->running = false;
-    return make_answer(c, got);
+    return core_answer(c, core_run_freed(c, until));
 }
 
 static PyObject *core_step(Core *c, PyObject *args)
 {
     unsigned long long count = 1;
     int skip = 1;
-    if (!PyArg_ParseTuple(args, "|Kp", &count, &skip) || !may_run(c))
+    if (!PyArg_ParseTuple(args, "|Kp", &count, &skip) || !core_may_run(c))
         return NULL;
     c->skip_pc = skip ? core_reg(c, c->live, c->reg_pc) : NOWHERE;
     enum Answer got;
@@ -126,14 +146,14 @@ static PyObject *core_step(Core *c, PyObject *args)
     got = core_step_until(c, c->clock + count, 0, UINT64_MAX);
     Py_END_ALLOW_THREADS
     c->running = false;
-    return make_answer(c, got);
+    return core_answer(c, got);
 }
 
 static PyObject *core_step_range(Core *c, PyObject *args)
 {
     unsigned long long start, end, until;
     int skip = 1;
-    if (!PyArg_ParseTuple(args, "KKK|p", &start, &end, &until, &skip) || !may_run(c))
+    if (!PyArg_ParseTuple(args, "KKK|p", &start, &end, &until, &skip) || !core_may_run(c))
         return NULL;
     c->skip_pc = skip ? core_reg(c, c->live, c->reg_pc) : NOWHERE;
     enum Answer got;
@@ -142,7 +162,7 @@ static PyObject *core_step_range(Core *c, PyObject *args)
     got = core_step_until(c, until, start, end);
     Py_END_ALLOW_THREADS
     c->running = false;
-    return make_answer(c, got);
+    return core_answer(c, got);
 }
 
 static PyObject *core_request_stop(Core *c, PyObject *unused)
@@ -159,7 +179,7 @@ static PyObject *core_activate(Core *c, PyObject *table)
         return PyErr_Format(PyExc_TypeError, "a PageTable is needed");
     if (((Table *)table)->arena != c->arena)
         return PyErr_Format(PyExc_ValueError, "the page table belongs to another arena");
-    if (!may_run(c) && c->running)
+    if (!core_may_run(c) && c->running)
         return NULL;
     PyErr_Clear();
     Py_INCREF(table);
@@ -278,6 +298,20 @@ static PyObject *core_load(Core *c, PyObject *blob)
     Py_RETURN_NONE;
 }
 
+/* A context switch in one call: save, load, activate. */
+static PyObject *core_switch(Core *c, PyObject *const *args, Py_ssize_t n)
+{
+    if (n != 2)
+        return PyErr_Format(PyExc_TypeError, "switch(context, table)");
+    PyObject *mine = core_save(c, NULL), *loaded = mine ? core_load(c, args[0]) : NULL;
+    PyObject *activated = !loaded ? NULL : args[1] == (PyObject *)c->table ? Py_NewRef(Py_None) : core_activate(c, args[1]);
+    Py_XDECREF(loaded);
+    if (!activated)
+        Py_CLEAR(mine);
+    Py_XDECREF(activated);
+    return mine;
+}
+
 static PyObject *core_merge_mxcsr(Core *c, PyObject *unused)
 {
     core_sync_mxcsr(c);
@@ -375,7 +409,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         {"Syscall", &c->Syscall}, {"PageFault", &c->PageFault}, {"BusError", &c->BusError}, {"Interrupt", &c->Interrupt},
         {"Undefined", &c->Undefined}, {"Privileged", &c->Privileged}, {"BreakpointHit", &c->BreakpointHit},
         {"WatchHit", &c->WatchHit}, {"BUDGET", &c->BUDGET}, {"RANGE_DONE", &c->RANGE_DONE},
-        {"STOP_REQUESTED", &c->STOP_REQUESTED}, {"runner_owner", &c->runner.owner}, {"stepper_owner", &c->stepper.owner},
+        {"STOP_REQUESTED", &c->STOP_REQUESTED}, {"SERVED", &c->SERVED}, {"runner_owner", &c->runner.owner}, {"stepper_owner", &c->stepper.owner},
     };
     unsigned long long v;
     bool ok = true;
@@ -457,11 +491,12 @@ static void core_dealloc(Core *c)
     if (c->kept)
         c->u.context_free(c->kept);
     free(c->slots);
+    core_forget_served(c);
     PyMem_RawFree(c->fresh);
     PyMem_RawFree(c->runner.writable_code);
     PyMem_RawFree(c->stepper.writable_code);
     PyObject *held[] = {c->Syscall, c->PageFault, c->BusError, c->Interrupt, c->Undefined, c->Privileged, c->BreakpointHit,
-                        c->WatchHit, c->BUDGET, c->RANGE_DONE, c->STOP_REQUESTED, c->runner.owner, c->stepper.owner,
+                        c->WatchHit, c->BUDGET, c->RANGE_DONE, c->STOP_REQUESTED, c->SERVED, c->runner.owner, c->stepper.owner,
                         (PyObject *)c->table, (PyObject *)c->arena};
     for (size_t i = 0; i < sizeof held / sizeof *held; i++)
         Py_XDECREF(held[i]);
@@ -480,6 +515,8 @@ static int core_set_clock(Core *c, PyObject *value, void *unused)
 
 static PyMethodDef core_methods[] = {
     {"run", (PyCFunction)(void *)core_run, METH_FASTCALL, "Run until the clock says so or something happens."},
+    {"serve", (PyCFunction)(void *)core_serve, METH_FASTCALL, "Run, and make the plain system calls on the way."},
+    {"serve_for", (PyCFunction)core_serve_for, METH_VARARGS, "Tell `serve` the kernel's objects."},
     {"step", (PyCFunction)core_step, METH_VARARGS, "Exactly that many instructions."},
     {"step_range", (PyCFunction)core_step_range, METH_VARARGS, "Step while start <= pc < end."},
     {"request_stop", (PyCFunction)core_request_stop, METH_NOARGS, "From any thread."},
@@ -490,13 +527,18 @@ static PyMethodDef core_methods[] = {
     {"set_syscall_result", (PyCFunction)core_set_result, METH_O, "Write the result register."},
     {"save", (PyCFunction)core_save, METH_NOARGS, "The guest's registers."},
     {"load", (PyCFunction)core_load, METH_O, "Put saved registers back."},
+    {"switch", (PyCFunction)(void *)core_switch, METH_FASTCALL, "Other registers and address space; returns the registers."},
     {"write_regs", (PyCFunction)core_write_regs, METH_VARARGS, "Many at once."},
     {"sync_mxcsr", (PyCFunction)core_merge_mxcsr, METH_NOARGS, "Bring the SSE exception flags into MXCSR."},
     {"stats", (PyCFunction)core_stats, METH_NOARGS, "Counters."},
     {NULL}};
 
+static PyObject *core_get_table(Core *c, void *unused) { return Py_NewRef(c->table ? (PyObject *)c->table : Py_None); }
+
 static PyGetSetDef core_getset[] = {
-    {"clock", (getter)core_get_clock, (setter)core_set_clock, "Instructions retired.", NULL}, {NULL}};
+    {"clock", (getter)core_get_clock, (setter)core_set_clock, "Instructions retired.", NULL},
+    {"table", (getter)core_get_table, NULL, "The active address space, or None.", NULL},
+    {NULL}};
 
 PyTypeObject CoreType = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "emulator.cpu._hooks.Core",
@@ -533,8 +575,9 @@ PyMODINIT_FUNC PyInit__hooks(void)
 {
     PyObject *m = PyModule_Create(&module);
     struct { const char *name; PyTypeObject *type; } types[] = {
-        {"Arena", &ArenaType}, {"Frames", &FramesType}, {"PageTable", &TableType}, {"Core", &CoreType}};
-    for (size_t i = 0; m && i < 4; i++)
+        {"Arena", &ArenaType}, {"Frames", &FramesType}, {"PageTable", &TableType}, {"Core", &CoreType},
+        {"Entry", &EntryType}};
+    for (size_t i = 0; m && i < sizeof types / sizeof *types; i++)
         if (PyType_Ready(types[i].type) < 0 || PyModule_AddObjectRef(m, types[i].name, (PyObject *)types[i].type) < 0)
             Py_CLEAR(m);
     return m;

@@ -51,6 +51,12 @@ typedef struct { /* one block (or one instruction) the clock knows */
 } Slot;
 #define SLOT_BITS 15
 
+typedef struct { /* serve.c: the kernel's objects, and where their __slots__ lie */
+    PyObject *entries, *events, *queue, *task_type, *call_type;
+    Py_ssize_t call, attention, watch_calls, special, stepping; /* of a Task */
+    Py_ssize_t number, args, memo, deadline; /* of its Call */
+} Served;
+
 struct Core;
 typedef struct {
     struct Core *core;
@@ -133,7 +139,8 @@ typedef struct Core {
     uint64_t fences;
     /* the answers' types */
     PyObject *Syscall, *PageFault, *BusError, *Interrupt, *Undefined, *Privileged, *BreakpointHit, *WatchHit;
-    PyObject *BUDGET, *RANGE_DONE, *STOP_REQUESTED;
+    PyObject *BUDGET, *RANGE_DONE, *STOP_REQUESTED, *SERVED;
+    Served served;
     uint64_t n_fills, n_flushes, n_switches, n_steps, n_starts;
 } Core;
 
@@ -162,6 +169,17 @@ enum Answer core_run_until(Core *c, uint64_t until);
 enum Answer core_step_until(Core *c, uint64_t until, uint64_t start, uint64_t end);
 void core_find_mxcsr(Core *c, int reg);
 void core_sync_mxcsr(Core *c);
+
+/* core.c */
+bool core_may_run(Core *c); /* or an exception is set */
+enum Answer core_run_freed(Core *c, uint64_t until); /* core_run_until without the GIL */
+PyObject *core_answer(Core *c, enum Answer got);
+PyObject *core_syscall(Core *c, uint64_t *raw); /* what SYSCALL does; its six arguments, also as a tuple */
+
+/* serve.c */
+PyObject *core_serve_for(Core *c, PyObject *args);
+PyObject *core_serve(Core *c, PyObject *const *args, Py_ssize_t n);
+void core_forget_served(Core *c);
 
 /* engine.c */
 void core_hook(Core *c);

@@ -67,7 +67,7 @@ typedef struct Frames {
     bool file;
 } Frames;
 
-extern PyTypeObject ArenaType, FramesType, TableType, CoreType;
+extern PyTypeObject ArenaType, FramesType, TableType, CoreType, EntryType;
 
 static inline uint8_t *frame_host(Arena *a, uint64_t frame) { return a->base + (frame << PAGE_SHIFT); }
 bool arena_note_stale(Arena *a, uint64_t frame);

@@ -20,7 +20,7 @@ from emulator.kernel.signals import SigHand
 from emulator.kernel.tasks import Task
 from emulator.kernel.thread_group import ThreadGroup
 from emulator.kernel.user_memory import UserMemory
-from emulator.kernel.waits import Block
+from emulator.kernel.waits import Block, Wait
 from emulator.syscalls import events, polling, sockets
 from emulator.syscalls.registry import Entry, compile_entry
 
@@ -51,6 +51,9 @@ class FlatMemory:
     def read(self, addr: int, n: int, *, force: bool = False) -> bytes:
         self._check(addr, n, Access.READ)
         return bytes(self.data[addr - BASE : addr - BASE + n])
+
+    def read_uint(self, addr: int, size: int, big_endian: bool, /) -> int:
+        return int.from_bytes(self.read(addr, size), "big" if big_endian else "little")
 
     def write(self, addr: int, data: bytes | bytearray | memoryview, *, force: bool = False) -> None:
         self._check(addr, len(data), Access.WRITE)
@@ -85,7 +88,7 @@ class Rig:
         return self.put(b"\0" * count)
 
     def call(self, name: str, *args: int) -> int:
-        """The handler's result, its errno raised; a Block is raised as it is."""
+        """The handler's result, its errno or its Block raised."""
         entry = entry_of(name, self.t.arch.bits)
         raw = tuple(value & 0xFFFFFFFFFFFFFFFF for value in (*args, 0, 0, 0, 0, 0, 0)[:6])
         try:
@@ -95,6 +98,8 @@ class Rig:
         except BaseException:
             self.t.call.finish()
             raise
+        if isinstance(result, Wait):
+            raise Block(result)
         self.t.call.finish()
         return result
 
@@ -121,7 +126,7 @@ class Rig:
 def make_rig(arch_name: str = "x86_64", net: str = "host", root: str = "/") -> Rig:
     """A fresh machine with one task."""
     arch = by_name(arch_name)
-    cpu = SimpleNamespace(clock=0)
+    cpu = SimpleNamespace(clock=0, core=SimpleNamespace(clock=0))
     kernel = Kernel(arch, Config(net=net, root=root), Host(), cast(Any, cpu), cast(Any, None))
     uid = kernel.tasks.allocate()
     group = ThreadGroup(uid.tid, None, uid.tid, kernel.init_session, SigHand())

@@ -151,11 +151,10 @@ def test_wait_blocks_on_the_set_and_wakes(rig: Rig) -> None:
     ctl(rig, epoll, ADD, event)
     with pytest.raises(Block) as blocked:
         rig.call("epoll_wait", epoll, rig.room(12), 1, -1)
-    woken: list[int] = []
-    for queue in blocked.value.wait.queues:
-        queue.add(1, lambda: woken.append(1))
+    scheduler = rig.t.kernel.scheduler
+    scheduler.block(rig.t, blocked.value.wait)
     signal_eventfd(rig, event)
-    assert woken == [1]
+    assert list(scheduler.queue) == [rig.t]
 
 
 def test_poll_over_everything(rig: Rig) -> None:
