@@ -101,6 +101,14 @@ class Core:
                 pass
         raise NoSuchThread(thread)
 
+    def is_alive(self, thread: ThreadId) -> bool:
+        """Ask the registry."""
+        try:
+            self.live(thread)
+        except TargetError:
+            return False
+        return True
+
     def group(self, process: int) -> ThreadGroup:
         """A debugged process; 0 means the only, or the first, one."""
         if process <= 0:

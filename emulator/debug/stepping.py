@@ -134,8 +134,10 @@ class SteppingAbility(CatchAbility):
 
     def run_slice(self) -> SliceResult:
         """Run a few milliseconds and say how it ended."""
-        if self.pending:
-            return self._report(self.pending.popleft())
+        while self.pending:
+            reported = self.pending.popleft()
+            if not isinstance(reported, Stopped) or self.is_alive(reported.thread):
+                return self._report(reported)
         if self.interrupted:
             self.interrupted = False
             task = self._victim()
@@ -244,7 +246,7 @@ class SteppingAbility(CatchAbility):
             case events.Forked(task, child, kind):
                 return self._forked(task, child, kind)
             case events.VforkDone(task):
-                if not self.settings.vfork_events:
+                if not self.settings.vfork_events or not task.alive:
                     return None
                 if task.hold:  # it stands at its vfork event: as with ptrace, this comes once it has been resumed
                     self.deferred[task.uid] = gdb.VforkDone()

@@ -19,7 +19,6 @@ from emulator.debug.osdata import OsDataAbility
 from emulator.debug.siginfo import SiginfoAbility
 from emulator.debug.tls import TlsAbility
 from emulator.debug.vfile import HostIoAbility
-from gdbstub.errors import TargetError
 from gdbstub.target import ProcessDetails
 from gdbstub.thread_id import ThreadId
 
@@ -86,14 +85,6 @@ class EmulatorTarget(
             self.known[thread] = task.uid
             found.append(thread)
         return found
-
-    def is_alive(self, thread: ThreadId) -> bool:
-        """Ask the registry."""
-        try:
-            self.live(thread)
-        except TargetError:
-            return False
-        return True
 
     def process_details(self, process: int) -> ProcessDetails:
         """For LLDB."""

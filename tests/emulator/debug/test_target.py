@@ -31,6 +31,7 @@ from gdbstub.stop import (
     SyscallEntry,
     SyscallReturn,
     ThreadExitedEvent,
+    VforkDone,
     Watchpoint,
     WatchType,
 )
@@ -372,6 +373,19 @@ def test_fork_events_stop_both_sides_and_give_the_child_its_points() -> None:
     assert rig.wait() == Stopped(child, Signal.SIGTRAP, SoftwareBreakpoint(), core=0)
     rig.target.set_pass_signals(frozenset({Signal.SIGCHLD}))
     rig.target.kill(child.pid)
+    assert rig.go() == ProcessExited(rig.pid, 0)
+
+
+def test_a_killed_process_is_not_heard_of_again() -> None:
+    rig = Rig(programs.VFORKS)
+    rig.target.set_fork_events(fork=True, vfork=True, exec_=True)
+    child, grandchild = (ThreadId(rig.pid + n, rig.pid + n) for n in (1, 2))
+    assert rig.go() == Stopped(rig.thread, Signal.SIGTRAP, Forked(ForkKind.VFORK, child), core=0)
+    assert rig.go() == Stopped(child, Signal.SIGTRAP, Forked(ForkKind.VFORK, grandchild), core=0)
+    rig.target.kill(grandchild.pid)
+    rig.target.kill(child.pid)
+    rig.target.set_pass_signals(frozenset({Signal.SIGCHLD}))
+    assert rig.go() == Stopped(rig.thread, Signal.SIGTRAP, VforkDone(), core=0)
     assert rig.go() == ProcessExited(rig.pid, 0)
 
 
