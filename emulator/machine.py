@@ -323,6 +323,8 @@ class Machine:
                         call.phase = CallPhase.RETURNED
                 case CallPhase.RETURNED:
                     call.phase = CallPhase.EXIT_TRACED
+                    for callback in tuple(kernel.after_calls.values()):
+                        callback()
                     if kernel.strace is not None:
                         kernel.strace.leave(task, cpu.read(convention.result))
                     if not task.alive:

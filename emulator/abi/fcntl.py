@@ -74,6 +74,7 @@ class F:
     SETLEASE: Final = 1024
     GETLEASE: Final = 1025
     NOTIFY: Final = 1026
+    CREATED_QUERY: Final = 1028
     DUPFD_CLOEXEC: Final = 1030
     SETPIPE_SZ: Final = 1031
     GETPIPE_SZ: Final = 1032

@@ -45,7 +45,8 @@ class CatchAbility(PointsAbility):
 
     def watch_calls(self) -> None:
         """Send debugged tasks whose system calls are caught down the slow path."""
-        self.kernel.watch_calls = bool(self.settings.caught) or self.kernel.strace is not None
+        kernel = self.kernel
+        kernel.watch_calls = bool(self.settings.caught) or kernel.strace is not None or bool(kernel.after_calls)
 
     def set_pass_signals(self, signals: frozenset[GdbSignal]) -> None:
         """QPassSignals."""

@@ -16,6 +16,7 @@ import os
 import random
 import resource
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -359,6 +360,16 @@ class Host:
     def ioctl(self, fd: int, request: int, argument: int | bytes = 0) -> int | bytes:
         """ioctl(2); a bytes argument comes back changed."""
         return self.call(fcntl.ioctl, fd, request, argument)
+
+    def probe_lease(self, fd: int, kind: int) -> None:
+        """Could this description have such a lease?  (F_SETLEASE, given back at once)"""
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGIO,))
+        try:
+            self.call(fcntl.fcntl, fd, fcntl.F_SETLEASE, kind)
+            self.call(fcntl.fcntl, fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            signal.sigtimedwait((signal.SIGIO,), 0)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGIO,))
 
     def flock(self, fd: int, operation: int) -> None:
         """flock(2)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +94,7 @@ class Kernel:
         self.watch_calls = False  # the debugger catches calls, or --strace: every call takes the slow path
         self.hostname: str = config.hostname or host.hostname()  # the host's /etc/hosts knows this one
         self.domainname: str = "(none)"
+        self.after_calls: dict[str, Callable[[], None]] = {}  # run after every call while there are any
         self.strace: Any = None  # a tracer with entry(task), leave(task, result): --strace
         self.futexes = Futexes()
         self.advice: list[str] = []  # for the debugger's user, at the next stop

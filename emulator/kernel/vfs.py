@@ -23,6 +23,7 @@ from emulator.kernel.files.streams import HostStream
 from emulator.kernel.files.tty import HostTty, PtyMaster
 from emulator.kernel.files.virtual import VirtualDirectory, VirtualDirectoryDescription, VirtualLink
 from emulator.kernel.host import Host, HostDirectory, HostFd
+from emulator.kernel.leases import Leases
 from emulator.kernel.locks import Locks
 from emulator.kernel.paths import FsState, HostPlace, OpenPlace, Place, VirtualPlace, Walker
 
@@ -50,6 +51,7 @@ class Vfs:
             host, self.root, real if self.jailed else b"", host.encode(sysroot) if sysroot else b"", mounts
         )
         self.locks = Locks(host)
+        self.leases = Leases()
         self.proc_device = self._device(b"/proc")
         self.fifo_openers: dict[tuple[int, int], object] = {}
 
@@ -158,6 +160,8 @@ class Vfs:
             if flags & O.CREAT:
                 raise LinuxError(E.EISDIR)
             wanted |= O.DIRECTORY
+        if self.leases and not flags & O.PATH:
+            self._break_leases(t, place, flags)
         try:
             fd = self.host.open(place.name, wanted, mode & ~t.fs.umask & 0o7777, place.dir_fd)
         except LinuxError as error:
@@ -200,6 +204,15 @@ class Vfs:
         for exe in _programs(t):
             if exe.mmap_identity() == (status.st_dev, status.st_ino):
                 raise LinuxError(E.ETXTBSY)
+
+    def _break_leases(self, t: Task, place: HostPlace, flags: int) -> None:
+        """What open(2) waits for before it gives somebody else the file."""
+        try:
+            status = self.host.stat(place.name, place.dir_fd, place.follow)
+        except LinuxError:
+            return
+        key, write = (status.st_dev, status.st_ino), bool(flags & (O.ACCMODE | O.TRUNC))
+        self.leases.break_for(t, key, write=write, nonblocking=bool(flags & O.NONBLOCK))
 
     def _open_special(self, t: Task, place: HostPlace, flags: int) -> Description:
         """ENXIO: a FIFO opened for writing that nobody reads; a device without a driver; a socket; /dev/tty."""

@@ -13,10 +13,11 @@ from emulator.abi.sockets import FIOSETOWN, SIOCSPGRP
 from emulator.errors import LinuxError
 from emulator.kernel.files.async_io import update_async
 from emulator.kernel.files.description import Description
+from emulator.kernel.files.dnotify import notes_of
 from emulator.kernel.files.pipe import PipeEnd, make_pipe
-from emulator.kernel.files.regular import HostFile, RegularFile
+from emulator.kernel.files.regular import HostDirectoryDescription, HostFile, RegularFile
 from emulator.kernel.tasks import Task
-from emulator.syscalls.locks import fcntl_lock
+from emulator.syscalls.locks import fcntl_lock, get_lease, set_lease
 from emulator.syscalls.openflags import from_guest, to_guest
 from emulator.syscalls.registry import Fd, Int, Ptr, Size, UInt, syscall
 
@@ -161,10 +162,16 @@ def fcntl(t: Task, fd: Fd, cmd: UInt, arg: Size) -> int:
                 raise LinuxError(E.EINVAL)
             return int(t.kernel.host.fcntl(description.need_host_fd(), cmd, value))
         case F.GETLEASE:
-            return F.UNLCK
-        case F.NOTIFY if not arg & 0x7FFFFFFF:  # nothing to watch for: withdraws; anything else is EINVAL, no dnotify
+            return get_lease(t, description)
+        case F.SETLEASE:
+            set_lease(t, description, fd, value)
+        case F.NOTIFY:
             if description.directory_position() is None:
                 raise LinuxError(E.ENOTDIR)
+            if isinstance(description, HostDirectoryDescription):
+                notes_of(t.kernel).set(t, description, fd, arg & 0xFFFFFFFF)
+        case F.CREATED_QUERY:
+            return int(t.kernel.host.fcntl(description.host_fd(), cmd)) if isinstance(description, HostFile) else 0
         case F.GET_RW_HINT:
             t.memory.write_u64(arg, 0)
         case F.SET_RW_HINT:

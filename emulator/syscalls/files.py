@@ -109,7 +109,9 @@ def truncate(t: Task, pathname: Ptr, length: Long) -> None:
     if isinstance(place, VirtualPlace) and not isinstance(place.existing(), VirtualDirectory):
         return  # as root may, and nothing comes of it
     pin = t.kernel.vfs.pinned(t, path)
-    check_new_size(t, t.kernel.host.stat(pin.path).st_size, length)
+    status = t.kernel.host.stat(pin.path)
+    t.kernel.vfs.leases.break_for(t, (status.st_dev, status.st_ino), write=True, nonblocking=False)
+    check_new_size(t, status.st_size, length)
     t.kernel.host.truncate(pin.path, length)
 
 

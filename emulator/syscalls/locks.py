@@ -1,4 +1,4 @@
-"""fcntl(2)'s record locks and flock(2).
+"""fcntl(2)'s record locks and leases, and flock(2).
 
 Sources: man 2 fcntl, man 2 flock; fs/locks.c (order of checks).
 """
@@ -16,6 +16,7 @@ from emulator.kernel.waits import Block, Wait
 from emulator.syscalls.registry import Fd, UInt, syscall
 
 _FLOCK64 = "hh4xqqi4x"
+CAP_LEASE = 28
 LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN, LOCK_MAND = 1, 2, 4, 8, 32
 
 
@@ -108,6 +109,31 @@ def _answer(t: Task, address: int, lock: Lock | None) -> None:
         return
     length = 0 if lock.end == TO_END else lock.end - lock.start + 1
     t.memory.write_struct(address, _FLOCK64, lock.kind, 0, lock.start, length, lock.pid)
+
+
+# -- leases ----------------------------------------------------------------------------------------------------------
+
+
+def get_lease(t: Task, description: Description) -> int:
+    """F_GETLEASE."""
+    return t.kernel.vfs.leases.get(description) if isinstance(description, RegularFile) else F.UNLCK
+
+
+def set_lease(t: Task, description: Description, fd: int, kind: int) -> None:
+    """F_SETLEASE: of a regular file that is the caller's."""
+    if kind not in (F.RDLCK, F.WRLCK, F.UNLCK):
+        raise LinuxError(E.EINVAL)
+    if kind == F.UNLCK and isinstance(description, RegularFile):
+        t.kernel.vfs.leases.unlock(description)
+        return
+    if description.stat().st_uid != t.credentials.fsuid and not t.credentials.capable(CAP_LEASE):
+        raise LinuxError(E.EACCES)
+    if not isinstance(description, RegularFile):
+        raise LinuxError(E.EINVAL)
+    t.kernel.vfs.leases.set(t, description, fd, kind)
+
+
+# -- flock -----------------------------------------------------------------------------------------------------------
 
 
 @syscall("flock")

@@ -31,6 +31,9 @@ _REASONS = (
 )
 
 
+POLL_MSG, _MESSAGE = 3, Poll.IN | Poll.RDNORM | 0x400
+
+
 class AsyncNotifier:
     """Watches one description and signals its owner."""
 
@@ -79,15 +82,26 @@ class AsyncNotifier:
                 self._send(Siginfo(signo, code, band=band, fd=self._fd))
 
     def _send(self, info: Siginfo) -> None:
-        owner, kernel = self._description.async_owner, self._kernel
-        if owner < 0:
-            kernel.send_to_pgrp(-owner, info)
-        elif owner in kernel.groups:
-            signals.send_to_group(kernel.groups[owner], info)
-        else:
-            task = kernel.tasks.find(owner)
-            if task is not None:
-                signals.send_to_task(task, info)
+        _send_to_owner(self._kernel, self._description, info)
+
+
+def _send_to_owner(kernel: Kernel, description: Description, info: Siginfo) -> None:
+    owner = description.async_owner
+    if owner < 0:
+        kernel.send_to_pgrp(-owner, info)
+    elif owner in kernel.groups:
+        signals.send_to_group(kernel.groups[owner], info)
+    else:
+        task = kernel.tasks.find(owner)
+        if task is not None:
+            signals.send_to_task(task, info)
+
+
+def tell_owner(kernel: Kernel, description: Description, fd: int) -> None:
+    """POLL_MSG: a lease is being broken, a watched directory has changed."""
+    signo = description.async_signal
+    info = Siginfo(signo, POLL_MSG, band=_MESSAGE, fd=fd) if signo else Siginfo(Signal.SIGIO, SI_KERNEL)
+    _send_to_owner(kernel, description, info)
 
 
 def update_async(t: Task, description: Description, fd: int) -> None:
