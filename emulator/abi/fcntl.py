@@ -51,6 +51,17 @@ class AT:
     STATX_DONT_SYNC: Final = 0x4000
 
 
+class Resolve:
+    """RESOLVE_* of openat2(2)."""
+
+    NO_XDEV: Final = 1
+    NO_MAGICLINKS: Final = 2
+    NO_SYMLINKS: Final = 4
+    BENEATH: Final = 8
+    IN_ROOT: Final = 0x10
+    CACHED: Final = 0x20
+
+
 class F:
     """fcntl(2) commands."""
 

@@ -66,8 +66,12 @@ class Leases:
         inode = self._inodes.get(key)
         mine = self._find(inode, file)
         t.kernel.host.probe_lease(file.need_host_fd(), kind)
+        waiting = inode is not None and len(inode.changed) > 0  # somebody has the file half open
         for lease in inode.leases if inode is not None else ():
-            if lease is not mine and (kind == F.WRLCK or lease.target == F.UNLCK):
+            opened = lease.target is not None and waiting
+            if lease is mine and not (opened and (kind == F.WRLCK or lease.target == F.UNLCK)):
+                continue
+            if kind == F.WRLCK or lease.target == F.UNLCK:
                 raise LinuxError(E.EAGAIN)
         if inode is None:
             inode = self._inodes[key] = _Inode()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from emulator.abi.errno import E
-from emulator.abi.fcntl import AT
+from emulator.abi.fcntl import AT, Resolve
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import Description
 from emulator.kernel.files.virtual import MagicLink, Node, VirtualDirectory, VirtualLink
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PATH_MAX = 4096
 NAME_MAX = 255
 MAX_LINKS = 40
+_NO_ABSOLUTE_LINKS = 1 << 32
 _OWN_NAMES = re.compile(rb"(?:^|/)(?:proc|dev)(?:/|$)")
 
 
@@ -95,6 +96,14 @@ class OpenPlace:
 Place: TypeAlias = HostPlace | VirtualPlace | OpenPlace
 
 
+def _may_jump(restrictions: int) -> None:
+    """nd_jump_link: what RESOLVE_* say of /proc's magic links."""
+    if restrictions & Resolve.NO_MAGICLINKS:
+        raise LinuxError(E.ELOOP)
+    if restrictions & (Resolve.BENEATH | Resolve.IN_ROOT | Resolve.NO_XDEV):
+        raise LinuxError(E.EXDEV)
+
+
 @dataclass(slots=True)
 class Walker:
     """Resolves guest paths.  `mounts` maps a guest directory to the names in it that are the emulator's."""
@@ -138,6 +147,21 @@ class Walker:
                 path = self.in_sysroot(path)
         return self.walk(t, start, path, follow=follow)
 
+    def resolve_within(self, t: Task, dirfd: int, path: bytes, restrictions: int, *, follow: bool) -> Place:
+        """The same with openat2(2)'s RESOLVE_* restrictions.  Raises EXDEV and ELOOP for what they forbid."""
+        if not path:
+            raise LinuxError(E.ENOENT)
+        if len(path) >= PATH_MAX:
+            raise LinuxError(E.ENAMETOOLONG)
+        absolute = path.startswith(b"/")
+        if absolute and restrictions & Resolve.BENEATH:
+            raise LinuxError(E.EXDEV)
+        if absolute and not restrictions & Resolve.IN_ROOT:
+            start: Position = t.fs.root
+        else:
+            start = t.fs.cwd if dirfd == AT.FDCWD else self._start(t, dirfd)
+        return self.walk(t, start, path, follow=follow, restrictions=restrictions)
+
     def special(self, path: bytes) -> bool:
         """Does this path have a component that can be the emulator's?"""
         return (b"proc" in path or b"dev" in path) and _OWN_NAMES.search(path) is not None
@@ -167,9 +191,11 @@ class Walker:
 
     # -- the long way --------------------------------------------------------------------------------------------
 
-    def walk(self, t: Task, start: Position, path: bytes, *, follow: bool) -> Place:
-        """Resolve component by component, every link by hand."""
-        root = t.fs.root
+    def walk(self, t: Task, start: Position, path: bytes, *, follow: bool, restrictions: int = 0) -> Place:
+        """Resolve component by component, every link by hand; `restrictions` are RESOLVE_*."""
+        root: Position = start if restrictions & Resolve.IN_ROOT else t.fs.root
+        if restrictions & Resolve.NO_XDEV and not path.startswith(b"/"):
+            restrictions |= _NO_ABSOLUTE_LINKS  # as Linux has it: the root's mount is not known yet (nd_jump_root)
         stack: list[Position] = [root if path.startswith(b"/") else start]
         parts = path.split(b"/")[::-1]
         slash = path.endswith(b"/")
@@ -181,7 +207,12 @@ class Walker:
                     raise LinuxError(E.ENOTDIR)
                 continue
             if name == b"..":
+                if restrictions & Resolve.BENEATH and len(stack) == 1:
+                    raise LinuxError(E.EXDEV)
+                before = stack[-1]
                 self._up(stack, root)
+                if restrictions & Resolve.NO_XDEV:
+                    self._stay_on_device(before, stack[-1])
                 continue
             if len(name) > NAME_MAX:
                 raise LinuxError(E.ENAMETOOLONG)
@@ -190,11 +221,14 @@ class Walker:
             position = stack[-1]
             child = self._own(t, position, name)
             if isinstance(child, Node):
+                if restrictions & Resolve.NO_XDEV:
+                    self._stay_on_device(position, child)
                 if isinstance(child, VirtualLink) and (not last or follow or trailing):
                     links += 1
-                    if links > MAX_LINKS:
+                    if links > MAX_LINKS or restrictions & Resolve.NO_SYMLINKS:
                         raise LinuxError(E.ELOOP)
                     if isinstance(child, MagicLink):
+                        _may_jump(restrictions)
                         landed = child.jump(t)
                         if isinstance(landed, Description):
                             if last:
@@ -209,7 +243,7 @@ class Walker:
                             return VirtualPlace(landed.parent, landed.name, landed)
                         stack.append(landed)
                         continue
-                    self._follow(stack, parts, child.target(t), root)
+                    self._follow(stack, parts, child.target(t), root, restrictions)
                     continue
                 if last:
                     if trailing and not isinstance(child, VirtualDirectory):
@@ -222,16 +256,19 @@ class Walker:
                     raise LinuxError(E.ENOENT)
                 return VirtualPlace(position, name, None)
             try:
-                mode = self.host.stat(name, position.fd, False).st_mode
+                found = self.host.stat(name, position.fd, False)
             except LinuxError as error:
                 if last and error.errno is E.ENOENT:
                     return HostPlace(position.fd, name, False, trailing, holder=position)
                 raise
+            if restrictions & Resolve.NO_XDEV and found.st_dev != self.host.fstat(position.fd).st_dev:
+                raise LinuxError(E.EXDEV)
+            mode = found.st_mode
             if stat.S_ISLNK(mode) and (not last or follow or trailing):
                 links += 1
-                if links > MAX_LINKS:
+                if links > MAX_LINKS or restrictions & Resolve.NO_SYMLINKS:
                     raise LinuxError(E.ELOOP)
-                self._follow(stack, parts, self.host.readlink(name, position.fd), root)
+                self._follow(stack, parts, self.host.readlink(name, position.fd), root, restrictions)
                 if last and trailing:
                     slash = True
                 continue
@@ -255,14 +292,28 @@ class Walker:
                 return names[name](t)
         return None
 
-    def _follow(self, stack: list[Position], parts: list[bytes], target: bytes, root: HostDirectory) -> None:
+    def _follow(
+        self, stack: list[Position], parts: list[bytes], target: bytes, root: Position, restrictions: int
+    ) -> None:
         if not target:
             raise LinuxError(E.ENOENT)
         if target.startswith(b"/"):
+            if restrictions & (Resolve.BENEATH | _NO_ABSOLUTE_LINKS):
+                raise LinuxError(E.EXDEV)
+            if restrictions & Resolve.NO_XDEV:
+                self._stay_on_device(stack[-1], root)
             stack[:] = [root]
         parts.extend(target.split(b"/")[::-1])
 
-    def _up(self, stack: list[Position], root: HostDirectory) -> None:
+    def _stay_on_device(self, here: Position, there: Position) -> None:
+        """RESOLVE_NO_XDEV: both are of one file system (mounts of the same device count as one)."""
+        if isinstance(here, Node) or isinstance(there, Node):
+            if not (isinstance(here, Node) and isinstance(there, Node)):
+                raise LinuxError(E.EXDEV)
+        elif self.host.fstat(here.fd).st_dev != self.host.fstat(there.fd).st_dev:
+            raise LinuxError(E.EXDEV)
+
+    def _up(self, stack: list[Position], root: Position) -> None:
         """`..`: back where this walk came from, else the directory's parent if that is inside --root.
 
         Outside the task's own root (a chroot(2) that left its working directory behind) the walk goes on, as the
@@ -272,10 +323,12 @@ class Walker:
         if len(stack) > 1:
             stack.pop()
             return
+        if here is root:
+            return
         if isinstance(here, Node):
             stack[0] = here.parent if here.parent is not None else root
             return
-        if here.same(root) or here.same(self.root):
+        if isinstance(root, Node) or here.same(root) or here.same(self.root):
             return
         parent = here.enter(b"..")
         if not self.inside(parent, self.root):

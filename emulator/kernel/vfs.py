@@ -21,7 +21,12 @@ from emulator.kernel.files.mounts import system_mounts
 from emulator.kernel.files.regular import HostDirectoryDescription, PathDescription, RegularFile
 from emulator.kernel.files.streams import HostStream
 from emulator.kernel.files.tty import HostTty, PtyMaster
-from emulator.kernel.files.virtual import VirtualDirectory, VirtualDirectoryDescription, VirtualLink
+from emulator.kernel.files.virtual import (
+    VirtualDirectory,
+    VirtualDirectoryDescription,
+    VirtualLink,
+    VirtualPathDescription,
+)
 from emulator.kernel.host import Host, HostDirectory, HostFd
 from emulator.kernel.leases import Leases
 from emulator.kernel.locks import Locks
@@ -118,13 +123,18 @@ class Vfs:
 
     # -- open ----------------------------------------------------------------------------------------------------
 
-    def open(self, t: Task, path: bytes, flags: int, mode: int = 0, dirfd: int = AT.FDCWD) -> Description:
-        """openat(2); `flags` in the numbers of `abi.fcntl.O`."""
+    def open(
+        self, t: Task, path: bytes, flags: int, mode: int = 0, dirfd: int = AT.FDCWD, restrictions: int = 0
+    ) -> Description:
+        """openat(2); `flags` in the numbers of `abi.fcntl.O`; `restrictions` are openat2(2)'s RESOLVE_*."""
         if flags & O.PATH:
             flags &= O.PATH | O.DIRECTORY | O.NOFOLLOW | O.CLOEXEC
         exclusive = flags & (O.CREAT | O.EXCL) == O.CREAT | O.EXCL
         follow = not flags & O.NOFOLLOW and not exclusive
-        place = self.walker.resolve(t, dirfd, path, follow=follow)
+        if restrictions:
+            place = self.walker.resolve_within(t, dirfd, path, restrictions, follow=follow)
+        else:
+            place = self.walker.resolve(t, dirfd, path, follow=follow)
         return self.open_place(t, place, flags, mode, path, dirfd)
 
     def open_place(
@@ -140,8 +150,10 @@ class Vfs:
                     raise LinuxError(E.EEXIST)
                 if flags & O.DIRECTORY and not isinstance(node, VirtualDirectory):
                     raise LinuxError(E.ELOOP if isinstance(node, VirtualLink) else E.ENOTDIR)
-                if flags & O.PATH and isinstance(node, VirtualDirectory):
-                    return VirtualDirectoryDescription(self.host, flags, node, t)
+                if flags & O.PATH:
+                    if isinstance(node, VirtualDirectory):
+                        return VirtualDirectoryDescription(self.host, flags, node, t)
+                    return VirtualPathDescription(self.host, flags, node, t)
                 return node.open(t, flags)
             case OpenPlace(description=description):
                 if flags & (O.CREAT | O.EXCL) == O.CREAT | O.EXCL:
@@ -292,6 +304,8 @@ class Vfs:
                 return link.target(t)
             case VirtualPlace(node=None):
                 raise LinuxError(E.ENOENT)
+            case OpenPlace(description=VirtualPathDescription(node=VirtualLink() as link)):
+                return link.target(t)
             case OpenPlace(description=description):
                 fd = description.host_fd()
                 if fd is None or not stat.S_ISLNK(description.stat().st_mode):

@@ -171,7 +171,7 @@ def fcntl(t: Task, fd: Fd, cmd: UInt, arg: Size) -> int:
             if isinstance(description, HostDirectoryDescription):
                 notes_of(t.kernel).set(t, description, fd, arg & 0xFFFFFFFF)
         case F.CREATED_QUERY:
-            return int(t.kernel.host.fcntl(description.host_fd(), cmd)) if isinstance(description, HostFile) else 0
+            return int(t.kernel.host.fcntl(description.need_host_fd(), cmd)) if isinstance(description, HostFile) else 0
         case F.GET_RW_HINT:
             t.memory.write_u64(arg, 0)
         case F.SET_RW_HINT:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import stat
 
 from emulator.abi.errno import E
-from emulator.abi.fcntl import AT, O
-from emulator.abi.memory import Access
+from emulator.abi.fcntl import AT, O, Resolve
+from emulator.abi.memory import PAGE_SIZE, Access
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import POLLIN, POLLOUT, Description
 from emulator.kernel.files.pipe import PipeEnd, broken_pipe
@@ -35,7 +35,7 @@ def path_at(t: Task, address: int) -> bytes:
     return t.memory.read_cstring(address, 4096)
 
 
-def open_file(t: Task, dirfd: int, pathname: int, flags: int, mode: int) -> int:
+def open_file(t: Task, dirfd: int, pathname: int, flags: int, mode: int, restrictions: int = 0) -> int:
     """do_sys_open."""
     wanted = from_guest(t.arch, flags) & _KNOWN_OPEN
     if t.arch.bits == 64 and not wanted & O.PATH:
@@ -45,7 +45,7 @@ def open_file(t: Task, dirfd: int, pathname: int, flags: int, mode: int) -> int:
     ):
         raise LinuxError(E.EINVAL)
     path = path_at(t, pathname)
-    description = t.kernel.vfs.open(t, path, wanted, mode, dirfd)
+    description = t.kernel.vfs.open(t, path, wanted, mode, dirfd, restrictions)
     if not wanted & O.NOCTTY and isinstance(description, HostTty):
         acquire_terminal(t, description)
     return t.fds.allocate(description, cloexec=bool(wanted & O.CLOEXEC))
@@ -80,20 +80,26 @@ def creat(t: Task, pathname: Ptr, mode: UInt) -> int:
 
 @syscall("openat2")
 def openat2(t: Task, dirfd: Fd, pathname: Ptr, how: Ptr, size: Size) -> int:
-    """openat2(2) without RESOLVE_* restrictions; with them ENOSYS, so that callers fall back."""
+    """openat2(2).  RESOLVE_CACHED: an existing file counts as cached."""
     if size < 24:
         raise LinuxError(E.EINVAL)
+    if size > PAGE_SIZE:
+        raise LinuxError(E.E2BIG)
     flags, mode, resolve = t.memory.read_struct(how, "QQQ")
-    if size > 24 and any(t.memory.read(how + 24, min(size - 24, 4096))):
+    if size > 24 and any(t.memory.read(how + 24, size - 24)):
         raise LinuxError(E.E2BIG)
     if resolve & ~0x3F or mode & ~0o7777:
         raise LinuxError(E.EINVAL)
-    if resolve:
-        raise LinuxError(E.ENOSYS)
+    if resolve & Resolve.BENEATH and resolve & Resolve.IN_ROOT:
+        raise LinuxError(E.EINVAL)
     generic = from_guest(t.arch, flags & 0xFFFFFFFF)
     if flags >> 32 or generic & ~_KNOWN_OPEN or (mode and not generic & (O.CREAT | O.TMPFILE & ~O.DIRECTORY)):
         raise LinuxError(E.EINVAL)
-    return open_file(t, dirfd, pathname, flags, mode)
+    if generic & O.PATH and generic & ~(O.PATH | O.DIRECTORY | O.NOFOLLOW | O.CLOEXEC):
+        raise LinuxError(E.EINVAL)
+    if resolve & Resolve.CACHED and generic & (O.TRUNC | O.CREAT | O.TMPFILE & ~O.DIRECTORY):
+        raise LinuxError(E.EAGAIN)
+    return open_file(t, dirfd, pathname, flags, mode, resolve)
 
 
 # -- size and storage ------------------------------------------------------------------------------------------------

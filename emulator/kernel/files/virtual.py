@@ -225,6 +225,28 @@ class VirtualFileDescription(Description):
         return self.node.open(t, flags)
 
 
+class VirtualPathDescription(Description):
+    """O_PATH of a node that is no directory: names it, and nothing more."""
+
+    __slots__ = ("_opener", "node")
+
+    kind = "path"
+
+    def __init__(self, host: Host, flags: int, node: Node, opener: Task) -> None:
+        super().__init__(host, flags & (O.PATH | O.DIRECTORY | O.NOFOLLOW), node.path())
+        self.node = node
+        self._opener = opener
+
+    def stat(self) -> VirtualStat:
+        return self.node.stat(self._opener)
+
+    def readlink_text(self) -> bytes:
+        return self.node.path()
+
+    def reopen(self, t: Task, flags: int) -> Description:
+        return self.node.open(t, flags)
+
+
 def pack_dirent(inode: int, offset: int, kind: int, name: bytes) -> bytes:
     """struct linux_dirent64, 8-aligned."""
     length = (19 + len(name) + 1 + 7) & ~7

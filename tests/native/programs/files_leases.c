@@ -101,6 +101,9 @@ static void breaking(const char *name, int kind, int open_flags, int answer)
     }
     TELL(case_format("%s waits", name), "%d", waits(child));
     TELL(case_format("%s told", name), "%d, becomes %d", told, fcntl(fd, F_GETLEASE));
+    CASE(case_format("%s back to writing", name), fcntl(fd, F_SETLEASE, F_WRLCK));
+    if (answer != F_RDLCK)
+        CASE(case_format("%s lowered", name), fcntl(fd, F_SETLEASE, F_RDLCK));
     fcntl(fd, F_SETLEASE, answer);
     int status;
     waitpid(child, &status, 0);
