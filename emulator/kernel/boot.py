@@ -7,8 +7,10 @@ the server's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from emulator.abi.errno import E
+from emulator.abi.signals import SIG_IGN, SignalAction
 from emulator.arch.model import Arch
 from emulator.cpu.engine import Cpu
 from emulator.cpu.mmu import Arena
@@ -20,8 +22,8 @@ from emulator.kernel.host import Host
 from emulator.kernel.image import FatalExec
 from emulator.kernel.kernel import Config, Kernel
 from emulator.kernel.signals import SigHand
-from emulator.kernel.tasks import Task, TaskState
-from emulator.kernel.thread_group import RLIMIT_NOFILE, Rlimits, ThreadGroup
+from emulator.kernel.tasks import INIT_PID, Task, TaskState, TaskUid
+from emulator.kernel.thread_group import RLIMIT_NOFILE, Rlimits, Session, ThreadGroup
 from emulator.loader.elf import LoadError
 
 _PAGE = 4096
@@ -35,7 +37,25 @@ def power_on(arch: Arch, config: Config) -> Kernel:
     limit = None if config.memory_limit is None else config.memory_limit // _PAGE
     arena = Arena(limit)
     cpu = Cpu(arch, arena, hooks=config.hooks)
-    return Kernel(arch, config, host, cpu, arena)
+    kernel = Kernel(arch, config, host, cpu, arena)
+    kernel.tasks.init = _init(kernel)
+    return kernel
+
+
+def _init(kernel: Kernel) -> Task:
+    """Process 1, the parent of orphans: root's, always asleep, deaf to signals, without memory or a program here."""
+    sighand = SigHand()
+    sighand.actions = [SignalAction(handler=SIG_IGN)] * len(sighand.actions)
+    group = ThreadGroup(INIT_PID, None, INIT_PID, Session(INIT_PID), sighand)
+    fds = FdTable(group.rlimits[RLIMIT_NOFILE][0])
+    fs = kernel.vfs.initial_state(None, "/")
+    space: Any = None
+    task = Task(TaskUid(INIT_PID, 0), group, kernel, kernel.arch, space, space, fds, fs, Credentials.of(0, 0))
+    task.name = "init"
+    task.state = TaskState.BLOCKED
+    group.leader = task
+    group.tasks[INIT_PID] = task
+    return task
 
 
 def spawn(kernel: Kernel, path: bytes, argv: Sequence[bytes], envp: Sequence[bytes], *, cwd: str = "") -> Task:

@@ -30,7 +30,7 @@ from emulator.kernel.clock import Clock
 from emulator.kernel.futex import Futexes
 from emulator.kernel.scheduler import Scheduler
 from emulator.kernel.sysctl import Sysctls
-from emulator.kernel.tasks import FIRST_PID, CallPhase, Task, TaskRegistry, TaskState
+from emulator.kernel.tasks import FIRST_PID, INIT_PID, CallPhase, Task, TaskRegistry, TaskState
 from emulator.kernel.thread_group import Session, ThreadGroup
 from emulator.kernel.user_memory import UserMemory
 from emulator.kernel.vfs import Vfs
@@ -287,8 +287,9 @@ class Kernel:
         self._tell_parent_of_job(group, CLD_STOPPED, signo)
 
     def kill_group(self, group: ThreadGroup) -> None:
-        """SIGKILL: nothing and nobody stops it."""
-        lifecycle.exit_group(self, group, int(Signal.SIGKILL))
+        """SIGKILL: nothing and nobody stops it, init excepted."""
+        if group.tgid != INIT_PID:
+            lifecycle.exit_group(self, group, int(Signal.SIGKILL))
 
     def continue_group(self, group: ThreadGroup) -> None:
         """SIGCONT has been generated."""

@@ -278,6 +278,7 @@ Lookup = Live | Exited | Unknown
 UNKNOWN = Unknown()
 
 PID_MAX = 32768
+INIT_PID = 1
 FIRST_PID = 1000
 _HISTORY = 8192
 
@@ -291,6 +292,7 @@ class TaskRegistry:
         self._last_uid: dict[int, TaskUid] = {}
         self._serial = 0
         self._next_tid = FIRST_PID
+        self.init: Task | None = None  # process 1: found by number, and no task of the guest's
 
     def allocate(self, in_use: frozenset[int] = frozenset()) -> TaskUid:
         """A fresh identity; `in_use` are ids to avoid besides tids (process groups, sessions)."""
@@ -346,7 +348,7 @@ class TaskRegistry:
 
     def look_up_tid(self, tid: int) -> Lookup:
         """By number, for system calls: the task that has it now, else the last that had it."""
-        task = self._by_tid.get(tid)
+        task = self.find(tid)
         if task is not None:
             return self._classify(task)
         uid = self._last_uid.get(tid)
@@ -362,7 +364,7 @@ class TaskRegistry:
 
     def find(self, tid: int) -> Task | None:
         """The task entered under this tid, zombies included (kernel internals)."""
-        return self._by_tid.get(tid)
+        return self._by_tid.get(tid) or (self.init if tid == INIT_PID else None)
 
     def __iter__(self) -> Iterator[Task]:
         """Live tasks and zombies, in order of creation."""

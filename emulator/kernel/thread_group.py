@@ -191,8 +191,8 @@ class ThreadGroup:
 
     @property
     def ppid(self) -> int:
-        """The parent's process id; 1, an init that is not there, for the first process and orphans."""
-        return self.parent.tgid if self.parent is not None else 1
+        """The parent's process id; init's for the first process and orphans, 0 for init."""
+        return self.parent.tgid if self.parent is not None else int(self.tgid != 1)
 
     @property
     def comm(self) -> str:

@@ -29,14 +29,16 @@ class HostPoll:
 class WaitQueue:
     """Tasks that wait for one object.  `wake` moves them back to the run queue; they check again for themselves.
 
-    `subscribe` is for objects that watch objects (epoll, signalfd): called at every wake, until unsubscribed.
+    `subscribe` is for objects that watch objects (epoll, signalfd): called at every wake, until unsubscribed.  Of those
+    that subscribe exclusively (EPOLLEXCLUSIVE) it is called until one has somebody to wake.
     """
 
-    __slots__ = ("_subscribers", "_waiters")
+    __slots__ = ("_exclusive", "_subscribers", "_waiters")
 
     def __init__(self) -> None:
         self._waiters: dict[int, Task] = {}  # by serial
-        self._subscribers: list[Callable[[], None]] = []
+        self._subscribers: list[Callable[[], object]] = []
+        self._exclusive: list[Callable[[], bool]] = []
 
     def add(self, task: Task) -> None:
         """Called by the scheduler when a task blocks."""
@@ -58,13 +60,23 @@ class WaitQueue:
         if self._subscribers:
             for notify in tuple(self._subscribers):
                 notify()
+        if self._exclusive:
+            any(tell() for tell in tuple(self._exclusive))
         return woken
 
-    def subscribe(self, notify: Callable[[], None]) -> None:
+    def subscribe_exclusive(self, tell: Callable[[], bool]) -> None:
+        """Call `tell` at a wake, unless one that came before has woken somebody: it says whether it has."""
+        self._exclusive.append(tell)
+
+    def unsubscribe_exclusive(self, tell: Callable[[], bool]) -> None:
+        """Stop calling `tell`."""
+        self._exclusive.remove(tell)
+
+    def subscribe(self, notify: Callable[[], object]) -> None:
         """Call `notify` at every wake."""
         self._subscribers.append(notify)
 
-    def unsubscribe(self, notify: Callable[[], None]) -> None:
+    def unsubscribe(self, notify: Callable[[], object]) -> None:
         """Stop calling `notify`."""
         if notify in self._subscribers:
             self._subscribers.remove(notify)

@@ -23,7 +23,6 @@ from emulator.abi.polling import (
 from emulator.abi.signals import SI_USER, Siginfo
 from emulator.errors import LinuxError
 from emulator.kernel import signals
-from emulator.kernel.credentials import CAP_KILL
 from emulator.kernel.files.eventfd import EventfdDescription
 from emulator.kernel.files.inotify import InotifyDescription
 from emulator.kernel.files.network import network_of
@@ -33,6 +32,7 @@ from emulator.kernel.files.signalfd import SignalfdDescription
 from emulator.kernel.files.timerfd import TimerfdDescription
 from emulator.kernel.files.virtual import VirtualDirectoryDescription
 from emulator.kernel.paths import HostPlace, OpenPlace
+from emulator.kernel.permissions import may_access, may_signal
 from emulator.kernel.tasks import Task
 from emulator.kernel.thread_group import ThreadGroup
 from emulator.syscalls.registry import Fd, Int, Ptr, Size, UInt, syscall
@@ -190,10 +190,10 @@ def inotify_rm_watch(t: Task, fd: Fd, watch: Int) -> int:
 
 
 def _group(t: Task, pid: int) -> ThreadGroup:
-    group = t.kernel.groups.get(pid)
-    if group is None or group.reaped:
+    task = t.kernel.tasks.find(pid)
+    if task is None:
         raise LinuxError(E.ESRCH)
-    return group
+    return task.group
 
 
 @syscall("pidfd_open")
@@ -245,22 +245,14 @@ def pidfd_send_signal(t: Task, fd: Fd, signo: Int, info: Ptr, flags: UInt) -> in
         siginfo = Siginfo(signo, SI_USER, pid=t.group.tgid, uid=t.credentials.ruid)
     if group.reaped:
         raise LinuxError(E.ESRCH)
-    _may_signal(t, group)
+    leader = group.leader
+    if leader is not None and not may_signal(t, leader, signo):
+        raise LinuxError(E.EPERM)
     if not 0 <= signo <= 64:
         raise LinuxError(E.EINVAL)
     if signo:
         signals.send_to_group(group, siginfo)
     return 0
-
-
-def _may_signal(t: Task, group: ThreadGroup) -> None:
-    """kill(2), permissions."""
-    leader = group.leader
-    if leader is None or t.credentials.capable(CAP_KILL):
-        return
-    mine, its = t.credentials, leader.credentials
-    if mine.euid not in (its.ruid, its.suid) and mine.ruid not in (its.ruid, its.suid):
-        raise LinuxError(E.EPERM)
 
 
 @syscall("pidfd_getfd")
@@ -272,5 +264,6 @@ def pidfd_getfd(t: Task, fd: Fd, target: Fd, flags: UInt) -> int:
     task = next(iter(group.tasks.values()), None)
     if task is None:
         raise LinuxError(E.ESRCH)
-    _may_signal(t, group)
+    if not may_access(t, task):
+        raise LinuxError(E.EPERM)
     return t.fds.allocate(task.fds.get_raw(target), cloexec=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from emulator.abi.errno import E
 from emulator.errors import LinuxError
 from emulator.kernel.credentials import CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_SYS_RESOURCE
+from emulator.kernel.permissions import may_limit, may_schedule
 from emulator.kernel.tasks import Task
-from emulator.kernel.thread_group import RLIMIT_CPU, RLIMIT_NOFILE, ThreadGroup
+from emulator.kernel.thread_group import RLIMIT_CPU, RLIMIT_NICE, RLIMIT_NOFILE, ThreadGroup
 from emulator.kernel.timers import arm_cpu_limit
 from emulator.syscalls.registry import Int, Ptr, UInt, syscall
 
@@ -63,6 +64,8 @@ def prlimit64(t: Task, pid: Int, resource: UInt, new: Ptr, old: Ptr) -> int:
     task = t if pid == 0 else t.kernel.tasks.find(pid)
     if task is None:
         raise LinuxError(E.ESRCH)
+    if not may_limit(t, task):
+        raise LinuxError(E.EPERM)
     before = _limits(t, task.group, resource, wanted)
     if old:
         t.memory.write_struct(old, "QQ", *before)
@@ -99,13 +102,23 @@ def getpriority(t: Task, which: Int, who: Int) -> int:
 
 @syscall("setpriority")
 def setpriority(t: Task, which: Int, who: Int, nice: Int) -> int:
-    """setpriority(2): remembered, not acted on."""
+    """setpriority(2): remembered, not acted on; of several errors the last."""
     nice = max(-20, min(19, nice))
+    failed: E | None = None
     for task in _prioritised(t, which, who):
-        if nice < task.nice and not t.credentials.capable(CAP_SYS_NICE):
-            raise LinuxError(E.EACCES)
-        task.nice = nice
+        if not may_schedule(t, task):
+            failed = E.EPERM
+        elif nice < task.nice and not _can_nice(t, task, nice):
+            failed = E.EACCES
+        else:
+            task.nice = nice
+    if failed is not None:
+        raise LinuxError(failed)
     return 0
+
+
+def _can_nice(t: Task, task: Task, nice: int) -> bool:
+    return 20 - nice <= task.group.rlimits[RLIMIT_NICE][0] or t.credentials.capable(CAP_SYS_NICE)
 
 
 @syscall("ioprio_get")

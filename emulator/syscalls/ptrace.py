@@ -16,7 +16,7 @@ from emulator.abi.signals import NSIG, SI_USER, SIGINFO_SIZE, Siginfo, Signal
 from emulator.errors import LinuxError, MemoryFault
 from emulator.kernel import ptrace as tracing
 from emulator.kernel import signals
-from emulator.kernel.credentials import CAP_SYS_PTRACE
+from emulator.kernel.permissions import may_access
 from emulator.kernel.ptrace import EVENT_STOP, Option, Stop, Trace
 from emulator.kernel.tasks import Task, TaskState
 from emulator.syscalls.registry import Int, Long, Ptr, Size, syscall
@@ -103,20 +103,10 @@ def _trace_me(t: Task) -> int:
     return 0
 
 
-def may_trace(t: Task, task: Task) -> bool:
-    """ptrace_may_access(): the same ids everywhere, or the capability."""
-    if t.credentials.capable(CAP_SYS_PTRACE):
-        return True
-    mine, theirs = t.credentials, task.credentials
-    same_user = {theirs.ruid, theirs.euid, theirs.suid} == {mine.ruid}
-    same_group = {theirs.rgid, theirs.egid, theirs.sgid} == {mine.rgid}
-    return same_user and same_group and bool(task.group.dumpable)
-
-
 def _attach(t: Task, task: Task, address: int, data: int, *, seize: bool) -> int:
     if seize and (address or data & ~OPTIONS):
         raise LinuxError(E.EIO)
-    if task.group is t.group or not may_trace(t, task) or task.trace is not None:
+    if task.group is t.group or not may_access(t, task) or task.trace is not None or task.space is None:
         raise LinuxError(E.EPERM)
     tracing.attach(t.kernel, t, task, seized=seize, options=data if seize else 0)
     trace = task.trace
@@ -418,7 +408,7 @@ def _vm(t: Task, pid: int, local: int, local_count: int, remote: int, remote_cou
     task = t.kernel.tasks.find(pid)
     if task is None or not task.alive:
         raise LinuxError(E.ESRCH)
-    if task.group is not t.group and not may_trace(t, task):
+    if task.space is None or not may_access(t, task):
         raise LinuxError(E.EPERM)
     return task
 

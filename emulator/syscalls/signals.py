@@ -30,7 +30,7 @@ from emulator.abi.signals import (
 from emulator.arch.model import BadFrame
 from emulator.errors import LinuxError, MemoryFault
 from emulator.kernel import signals
-from emulator.kernel.credentials import CAP_KILL
+from emulator.kernel.permissions import may_signal
 from emulator.kernel.tasks import RegistersReplaced, Task
 from emulator.kernel.thread_group import ThreadGroup
 from emulator.kernel.waits import Block, Wait
@@ -42,16 +42,6 @@ _SA_KEPT = int(_SA_KNOWN | Sa.RESETHAND)
 
 
 # -- sending ---------------------------------------------------------------------------------------------------------
-
-
-def _may_signal(t: Task, target: Task, signo: int) -> bool:
-    """check_kill_permission()."""
-    mine, theirs = t.credentials, target.credentials
-    if target.group is t.group or mine.capable(CAP_KILL):
-        return True
-    if mine.euid in (theirs.suid, theirs.ruid) or mine.ruid in (theirs.suid, theirs.ruid):
-        return True
-    return signo == Signal.SIGCONT and target.group.session is t.group.session
 
 
 def _any_task(group: ThreadGroup) -> Task | None:
@@ -105,7 +95,7 @@ def _kill_group(t: Task, group: ThreadGroup, signo: int) -> int:
     target = _any_task(group)
     if target is None:
         raise LinuxError(E.ESRCH)
-    if not _may_signal(t, target, signo):
+    if not may_signal(t, target, signo):
         raise LinuxError(E.EPERM)
     if signo:
         signals.send_to_group(group, _from(t, signo))
@@ -120,7 +110,7 @@ def _thread(t: Task, tgid: int | None, tid: int) -> Task:
 
 
 def _send_thread(t: Task, task: Task, info: Siginfo | None, signo: int) -> int:
-    if not _may_signal(t, task, signo):
+    if not may_signal(t, task, signo):
         raise LinuxError(E.EPERM)
     if signo and info is not None:
         signals.send_to_task(task, info)
@@ -174,7 +164,7 @@ def rt_sigqueueinfo(t: Task, pid: Int, signo: Int, info: Ptr) -> int:
     if task is None:
         raise LinuxError(E.ESRCH)
     _check_signo(signo)
-    if not _may_signal(t, task, signo):
+    if not may_signal(t, task, signo):
         raise LinuxError(E.EPERM)
     if signo:
         signals.send_to_group(task.group, queued)

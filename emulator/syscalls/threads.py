@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from emulator.abi.errno import E
 from emulator.errors import LinuxError
 from emulator.kernel.credentials import CAP_SYS_NICE
+from emulator.kernel.permissions import may_access, may_schedule
 from emulator.kernel.tasks import Task
 from emulator.kernel.thread_group import RLIMIT_RTPRIO
 from emulator.syscalls.registry import Int, Ptr, Size, UInt, syscall
@@ -46,6 +47,8 @@ def set_robust_list(t: Task, head: Ptr, size: Size) -> int:
 def get_robust_list(t: Task, pid: Int, head: Ptr, size: Ptr) -> int:
     """get_robust_list(2)."""
     task = _task(t, pid)
+    if not may_access(t, task):
+        raise LinuxError(E.EPERM)
     t.memory.write_ptr(size, 3 * t.memory.pointer_size)
     t.memory.write_ptr(head, task.robust_list)
     return 0
@@ -138,7 +141,8 @@ def sched_getaffinity(t: Task, pid: Int, size: UInt, mask: Ptr) -> int:
 def sched_setaffinity(t: Task, pid: Int, size: UInt, mask: Ptr) -> int:
     """sched_setaffinity(2): the mask has to hold CPU 0."""
     wanted = t.memory.read(mask, min(size, 128))
-    _task(t, pid)
+    if not may_schedule(t, _task(t, pid)):
+        raise LinuxError(E.EPERM)
     if not wanted or not wanted[0] & 1:
         raise LinuxError(E.EINVAL)
     return 0
@@ -151,17 +155,22 @@ class Parameters:
     policy: int
     priority: int
 
-    def check(self, t: Task) -> None:
-        """EINVAL for nonsense, EPERM for real time without the right."""
+    def check(self, t: Task, task: Task) -> None:
+        """EINVAL for nonsense, EPERM for real time, or somebody else's task, without the right."""
         if self.policy not in (SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE):
             raise LinuxError(E.EINVAL)
         if self.policy in REALTIME:
             if not 1 <= self.priority <= 99:
                 raise LinuxError(E.EINVAL)
-            if not t.credentials.capable(CAP_SYS_NICE) and self.priority > t.group.rlimits[RLIMIT_RTPRIO][0]:
+            limit = task.group.rlimits[RLIMIT_RTPRIO][0]
+            old_policy, old_priority = task.scheduling
+            raised = self.priority > old_priority and self.priority > limit
+            if not t.credentials.capable(CAP_SYS_NICE) and (raised or (self.policy != old_policy and not limit)):
                 raise LinuxError(E.EPERM)
         elif self.priority:
             raise LinuxError(E.EINVAL)
+        if not may_schedule(t, task):
+            raise LinuxError(E.EPERM)
 
 
 @syscall("sched_setscheduler")
@@ -171,7 +180,7 @@ def sched_setscheduler(t: Task, pid: Int, policy: Int, param: Ptr) -> int:
         raise LinuxError(E.EINVAL)
     wanted = Parameters(policy & ~RESET_ON_FORK, t.memory.read_s32(param))
     task = _task(t, pid)
-    wanted.check(t)
+    wanted.check(t, task)
     task.scheduling = (wanted.policy, wanted.priority)
     return 0
 
@@ -192,7 +201,7 @@ def sched_setparam(t: Task, pid: Int, param: Ptr) -> int:
     priority = t.memory.read_s32(param)
     task = _task(t, pid)
     wanted = Parameters(task.scheduling[0], priority)
-    wanted.check(t)
+    wanted.check(t, task)
     task.scheduling = (wanted.policy, wanted.priority)
     return 0
 
@@ -218,7 +227,7 @@ def sched_setattr(t: Task, pid: Int, attr: Ptr, flags: UInt) -> int:
     _, policy, _, nice, priority = t.memory.read_struct(attr, "IIQiI")
     task = _task(t, pid)
     wanted = Parameters(policy, priority)
-    wanted.check(t)
+    wanted.check(t, task)
     task.scheduling = (policy, priority)
     if policy in (SCHED_OTHER, SCHED_BATCH):
         task.nice = max(-20, min(19, nice))

@@ -45,7 +45,7 @@ class Interest:
         self.host_fd: int | None = None  # registered in the host set
         self.alias = False  # host_fd is a duplicate of ours
         self.queued = False  # in the ready list
-        self.notify: Callable[[], None] | None = None
+        self.notify: Callable[[], bool] | None = None
         self.release: Callable[[], None] | None = None
 
     @property
@@ -123,11 +123,14 @@ class EpollDescription(Description):
         description.on_release.append(release)
         if host is None or nested:
 
-            def notify() -> None:
-                self._enqueue(interest)
+            def notify() -> bool:
+                return self._enqueue(interest)
 
             interest.notify = notify
-            description.waiters.subscribe(notify)
+            if events & EPOLLEXCLUSIVE:
+                description.waiters.subscribe_exclusive(notify)
+            else:
+                description.waiters.subscribe(notify)
             self._check_now(interest)
         else:
             self.waiters.wake()
@@ -182,7 +185,11 @@ class EpollDescription(Description):
         self._interests.pop(interest.key, None)
         self._ready.pop(interest, None)
         if interest.notify is not None:
-            interest.description.waiters.unsubscribe(interest.notify)
+            waiters = interest.description.waiters
+            if interest.events & EPOLLEXCLUSIVE:
+                waiters.unsubscribe_exclusive(interest.notify)
+            else:
+                waiters.unsubscribe(interest.notify)
         interest.release = interest.notify = None  # they refer back to the interest: no work for the cycle collector
         if interest.host_fd is not None:
             self._by_host_fd.pop(interest.host_fd, None)
@@ -196,6 +203,10 @@ class EpollDescription(Description):
         """ELOOP for a cycle or more than five levels (EP_MAX_NESTS)."""
         if inner.reaches(self) or inner.depth() > EP_MAX_NESTS:
             raise LinuxError(E.ELOOP)
+
+    def watched(self, fd: int) -> list[Description]:
+        """What is registered under a descriptor number, in order."""
+        return [interest.description for interest in self._interests.values() if interest.fd == fd]
 
     def nested(self) -> list[EpollDescription]:
         """The epoll sets registered in this one."""
@@ -217,12 +228,11 @@ class EpollDescription(Description):
         if mask and interest.description.poll(mask) & mask:
             self._enqueue(interest)
 
-    def _enqueue(self, interest: Interest) -> None:
-        """The description says that something has changed."""
+    def _enqueue(self, interest: Interest) -> bool:
+        """The description says that something has changed; whether that woke somebody."""
         if interest.mask and interest not in self._ready:
             self._ready[interest] = None
-        if self._ready:
-            self.waiters.wake()
+        return bool(self._ready and self.waiters.wake())
 
     def poll(self, events: int) -> int:
         """Readable while an epoll_wait would return something."""

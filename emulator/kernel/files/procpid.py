@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from emulator.abi.errno import E
 from emulator.abi.fcntl import O
 from emulator.errors import LinuxError, MemoryFault
+from emulator.kernel.credentials import CAP_DAC_OVERRIDE
 from emulator.kernel.files import proctext
 from emulator.kernel.files.description import (
     Description,
@@ -34,6 +35,7 @@ from emulator.kernel.files.virtual import (
     VirtualFile,
     VirtualLink,
 )
+from emulator.kernel.permissions import may_access
 from emulator.kernel.tasks import Live, Task, TaskState
 
 if TYPE_CHECKING:
@@ -70,6 +72,17 @@ def table_of(task: Task) -> FdTable:
     return found
 
 
+def check_access(t: Task, task: Task) -> None:
+    """EACCES for who may not look into a process."""
+    if not may_access(t, task):
+        raise LinuxError(E.EACCES)
+
+
+def owner_of(task: Task) -> tuple[int, int]:
+    """(uid, gid) of its files: root's if it may not be dumped (task_dump_owner)."""
+    return (task.credentials.euid, task.credentials.egid) if task.group.dumpable else (0, 0)
+
+
 def text_of_mounts(t: Task) -> str:
     """The mounts file."""
     return proctext.mounts(t)
@@ -89,10 +102,15 @@ class TaskFile(VirtualFile):
         mode: int = 0o444,
         store: Callable[[Task, Task, bytes], None] | None = None,
     ) -> None:
-        super().__init__(name, stat.S_IFREG | mode, parent, task.credentials.euid, task.credentials.egid)
+        super().__init__(name, stat.S_IFREG | mode, parent, *owner_of(task))
         self.task = task
         self._make = make
         self._store = store
+
+    def open(self, t: Task, flags: int) -> Description:
+        if self.name in proctext.OF_MEMORY:
+            check_access(t, self.task)
+        return super().open(t, flags)
 
     def content(self, t: Task) -> bytes:
         made = self._make(still_there(self.task))
@@ -110,7 +128,7 @@ class TaskLink(MagicLink):
     __slots__ = ("task",)
 
     def __init__(self, name: bytes, parent: Node, task: Task) -> None:
-        super().__init__(name, parent, task.credentials.euid, task.credentials.egid)
+        super().__init__(name, parent, *owner_of(task))
         self.task = task
 
     def target(self, t: Task) -> bytes:
@@ -121,6 +139,7 @@ class TaskLink(MagicLink):
 
     def jump(self, t: Task) -> Description | HostDirectory | Node:
         task = still_there(self.task)
+        check_access(t, task)
         if not has_memory(task):
             raise LinuxError(E.ENOENT)
         match self.name:
@@ -141,7 +160,7 @@ class FdLink(MagicLink):
     __slots__ = ("fd", "task")
 
     def __init__(self, name: bytes, parent: Node, task: Task, fd: int) -> None:
-        super().__init__(name, parent, task.credentials.euid, task.credentials.egid)
+        super().__init__(name, parent, *owner_of(task))
         self.task = task
         self.fd = fd
         description = table_of(task).get_raw(fd)
@@ -156,6 +175,7 @@ class FdLink(MagicLink):
         return self.jump(t).readlink_text()
 
     def jump(self, t: Task) -> Description:
+        check_access(t, self.task)
         try:
             return table_of(self.task).get_raw(self.fd)
         except LinuxError:
@@ -168,11 +188,22 @@ class FdDirectory(VirtualDirectory):
     __slots__ = ("_info", "task")
 
     def __init__(self, name: bytes, parent: Node, task: Task) -> None:
-        super().__init__(name, stat.S_IFDIR | 0o500, parent, task.credentials.euid, task.credentials.egid)
+        super().__init__(name, stat.S_IFDIR | 0o500, parent, *owner_of(task))
         self.task = task
         self._info = name == b"fdinfo"
 
+    def _check(self, t: Task) -> None:
+        """proc_fd_permission(): the owner, whoever may read every directory, and the process itself."""
+        who = t.credentials
+        if who.fsuid != self.uid and self.task.group is not t.group and not who.capable(CAP_DAC_OVERRIDE):
+            raise LinuxError(E.EACCES)
+
+    def open(self, t: Task, flags: int) -> Description:
+        self._check(t)
+        return super().open(t, flags)
+
     def lookup(self, t: Task, name: bytes) -> Node | None:
+        self._check(t)
         if not name.isdigit() or len(name) > 9 or (len(name) > 1 and name.startswith(b"0")):
             return None
         fd = int(name)
@@ -265,10 +296,11 @@ class MemoryNode(Node):
     __slots__ = ("task",)
 
     def __init__(self, parent: Node, task: Task) -> None:
-        super().__init__(b"mem", stat.S_IFREG | 0o600, parent, task.credentials.euid, task.credentials.egid)
+        super().__init__(b"mem", stat.S_IFREG | 0o600, parent, *owner_of(task))
         self.task = task
 
     def open(self, t: Task, flags: int) -> Description:
+        check_access(t, self.task)
         return MemoryDescription(t, flags, still_there(self.task), self.path())
 
 

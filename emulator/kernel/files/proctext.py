@@ -346,6 +346,7 @@ class TextFile:
     store: Callable[[Task, Task, bytes], None] | None = None  # of the writer, the task, the text
 
 
+OF_MEMORY = frozenset((b"auxv", b"environ", b"maps", b"smaps", b"smaps_rollup"))  # for who may trace the process
 FILES: dict[bytes, TextFile] = {
     b"auxv": TextFile(auxv, 0o400),
     b"cgroup": TextFile(lambda task: "0::/\n"),

@@ -1,5 +1,6 @@
 /* poll, select, epoll and the descriptors made for them: errors, levels, edges, oneshots, nesting, masks, time. */
 #include "case.h"
+#include <sys/ioctl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/epoll.h>
@@ -452,6 +453,40 @@ static void descriptors(void)
     CASE("pidfd signal gone", syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0));
 }
 
+/* Of several who wait exclusively one is woken; who does not is woken besides. */
+static void exclusive(const char *name, int plain)
+{
+    int p[2], up[2], done[2], n;
+    char c;
+    pid_t children[4];
+    pipe(p);
+    pipe(up);
+    pipe(done);
+    for (int i = 0; i < 4; i++)
+        if (!(children[i] = fork())) {
+            int e = epoll_create1(0);
+            struct epoll_event ev = {.events = EPOLLIN | EPOLLET | (i < plain ? 0 : EPOLLEXCLUSIVE)};
+            epoll_ctl(e, EPOLL_CTL_ADD, p[0], &ev);
+            write(up[1], "x", 1);
+            if (epoll_wait(e, &ev, 1, 1500) == 1)
+                write(done[1], "x", 1);
+            _exit(0);
+        }
+    for (int i = 0; i < 4; i++)
+        read(up[0], &c, 1);
+    usleep(300000);
+    write(p[1], "y", 1);
+    for (int i = 0; i < 4; i++)
+        waitpid(children[i], 0, 0);
+    ioctl(done[0], FIONREAD, &n);
+    TELL(name, "%d woken", n);
+    for (int i = 0; i < 2; i++) {
+        close(p[i]);
+        close(up[i]);
+        close(done[i]);
+    }
+}
+
 int main(void)
 {
     struct sigaction sa = {.sa_handler = handler, .sa_flags = SA_RESTART};
@@ -460,5 +495,7 @@ int main(void)
     selects();
     epolls();
     descriptors();
+    exclusive("exclusive", 0);
+    exclusive("exclusive and not", 2);
     return 0;
 }
