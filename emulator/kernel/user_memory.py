@@ -9,11 +9,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from emulator.abi.errno import E
-from emulator.abi.memory import Access
+from emulator.abi.memory import PAGE_SIZE, Access
 from emulator.errors import LinuxError, MemoryFault
+
+if TYPE_CHECKING:
+    from emulator.kernel.tasks import Task
 
 
 class PageTableLike(Protocol):
@@ -255,3 +258,28 @@ class UserMemory:
         """Nanoseconds as struct timeval."""
         seconds, rest = divmod(value_ns, 1_000_000_000)
         self.write(address, self._two_longs(seconds, rest // 1000))
+
+
+def user_buffers(t: Task, address: int, count: int, access: Access) -> list[memoryview]:
+    """Views of guest memory; if it turns bad after the first byte, of its good beginning.  EFAULT otherwise."""
+    if not count and address > t.arch.layout.task_size:  # access_ok looks at the address even so
+        raise LinuxError(E.EFAULT)
+    try:
+        return t.memory.buffers(address, count, access)
+    except LinuxError:
+        return _good_beginning(t, address, count, access)
+
+
+def _good_beginning(t: Task, address: int, count: int, access: Access) -> list[memoryview]:
+    good: list[memoryview] = []
+    position, end = address, address + count
+    while position < end:
+        step = min(end - position, PAGE_SIZE - position % PAGE_SIZE)
+        try:
+            good += t.memory.buffers(position, step, access)
+        except LinuxError:
+            if not good:
+                raise
+            break
+        position += step
+    return good

@@ -51,12 +51,12 @@ class WaitQueue:
     def wake(self, count: int | None = None) -> int:
         """Wake all, or the first `count` in order of arrival; returns how many."""
         woken = 0
-        if self._waiters:
-            for serial in list(self._waiters)[:count]:
-                task = self._waiters.pop(serial, None)
-                if task is not None:
-                    task.kernel.scheduler.wake(task)
-                    woken += 1
+        waiters = self._waiters
+        if waiters:
+            for task in list(waiters.values())[:count]:
+                waiters.pop(task.uid.serial, None)
+                task.kernel.scheduler.wake(task)
+                woken += 1
         if self._subscribers:
             for notify in tuple(self._subscribers):
                 notify()

@@ -9,43 +9,18 @@ from __future__ import annotations
 
 from emulator.abi.errno import E
 from emulator.abi.fcntl import O
-from emulator.abi.memory import PAGE_SIZE, Access
+from emulator.abi.memory import Access
 from emulator.errors import LinuxError
-from emulator.kernel.files.description import Description
+from emulator.kernel.files.description import Description, whole_pages
 from emulator.kernel.files.socket import SocketDescription
 from emulator.kernel.tasks import Task
+from emulator.kernel.user_memory import user_buffers
+from emulator.kernel.waits import Wait
 from emulator.syscalls.registry import Fd, Int, Long, Ptr, Size, UInt, syscall
 
-_READ, _WRITE = Access.READ, Access.WRITE  # module globals: this is a hot path
 MAX_RW_COUNT = 0x7FFFF000
-STREAM_CHUNK = 1 << 20  # how much memory a read from a stream is given at once
 RWF_KNOWN = 0x1F  # HIPRI DSYNC SYNC NOWAIT APPEND
 RWF_APPEND = 0x10
-
-
-def user_buffers(t: Task, address: int, count: int, access: Access) -> list[memoryview]:
-    """Views of guest memory; if it turns bad after the first byte, of its good beginning.  EFAULT otherwise."""
-    if not count and address > t.arch.layout.task_size:  # access_ok looks at the address even so
-        raise LinuxError(E.EFAULT)
-    try:
-        return t.memory.buffers(address, count, access)
-    except LinuxError:
-        return _good_beginning(t, address, count, access)
-
-
-def _good_beginning(t: Task, address: int, count: int, access: Access) -> list[memoryview]:
-    good: list[memoryview] = []
-    position, end = address, address + count
-    while position < end:
-        step = min(end - position, PAGE_SIZE - position % PAGE_SIZE)
-        try:
-            good += t.memory.buffers(position, step, access)
-        except LinuxError:
-            if not good:
-                raise
-            break
-        position += step
-    return good
 
 
 def vector_buffers(t: Task, vector: int, count: int, access: Access) -> list[memoryview]:
@@ -86,44 +61,21 @@ def for_writing(t: Task, fd: int) -> Description:
 
 
 @syscall("read")
-def read(t: Task, fd: Fd, buf: Ptr, count: Size) -> int:
+def read(t: Task, fd: Fd, buf: Ptr, count: Size) -> int | Wait:
     """read(2)."""
     description = t.fds.get(fd)
     if description.flags & 3 == 1:
         raise LinuxError(E.EBADF)
-    if type(description) is SocketDescription:
-        return description.read_one(t, buf, count if count < MAX_RW_COUNT else MAX_RW_COUNT)
-    limit = MAX_RW_COUNT if description.seekable else STREAM_CHUNK
-    return description.read(t, user_buffers(t, buf, count if count < limit else limit, _WRITE))
+    return description.read_one(t, buf, count if count < MAX_RW_COUNT else MAX_RW_COUNT)
 
 
 @syscall("write")
-def write(t: Task, fd: Fd, buf: Ptr, count: Size) -> int:
+def write(t: Task, fd: Fd, buf: Ptr, count: Size) -> int | Wait:
     """write(2)."""
     description = t.fds.get(fd)
     if not description.flags & 3:
         raise LinuxError(E.EBADF)
-    size = count if count < MAX_RW_COUNT else MAX_RW_COUNT
-    if description.discards:
-        if buf + count > t.arch.layout.task_size:
-            raise LinuxError(E.EFAULT)
-        return size
-    if type(description) is SocketDescription:
-        return description.write_one(t, buf, size)
-    buffers = user_buffers(t, buf, size, _READ)
-    if description.whole_pages and size > 0:
-        buffers = _whole_pages(buffers, size)
-    return description.write(t, buffers)
-
-
-def _whole_pages(buffers: list[memoryview], size: int) -> list[memoryview]:
-    """Of data that turned bad half way, the pages that are good (pipe_write)."""
-    good = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
-    if good == size:
-        return buffers
-    if good < PAGE_SIZE:
-        raise LinuxError(E.EFAULT)
-    return [memoryview(b"".join(buffers))[: good // PAGE_SIZE * PAGE_SIZE]]
+    return description.write_one(t, buf, count if count < MAX_RW_COUNT else MAX_RW_COUNT)
 
 
 @syscall("readv")
@@ -147,7 +99,7 @@ def writev(t: Task, fd: Fd, iov: Ptr, iovcnt: Int) -> int:
     buffers = vector_buffers(t, iov, iovcnt, Access.READ)
     if description.whole_pages and buffers:
         size = sum(length for _, length in t.memory.read_iovec(iov, iovcnt))
-        buffers = _whole_pages(buffers, min(size, MAX_RW_COUNT))
+        buffers = whole_pages(buffers, min(size, MAX_RW_COUNT))
     return description.write(t, buffers) if buffers else 0
 
 

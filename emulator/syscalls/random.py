@@ -9,7 +9,7 @@ from emulator.abi.errno import E
 from emulator.abi.memory import Access
 from emulator.errors import LinuxError
 from emulator.kernel.tasks import Task
-from emulator.syscalls.io import user_buffers
+from emulator.kernel.user_memory import user_buffers
 from emulator.syscalls.registry import Ptr, Size, UInt, syscall
 
 GRND_NONBLOCK, GRND_RANDOM, GRND_INSECURE = 1, 2, 4

@@ -1,8 +1,8 @@
 """The open file description: what descriptors refer to.
 
-Rule: a description knows no descriptor numbers and no guest pointers: data comes and goes as buffers, failures are
-`LinuxError`, and what would sleep raises `Block`.  It is reference-counted: `retain` for every descriptor (or
-mapping, or message in flight), `release` closes it with the last.
+Rule: a description knows no descriptor numbers, and guest pointers in `read_one` and `write_one` only: data comes and
+goes as buffers, failures are `LinuxError`, and what would sleep raises `Block`.  It is reference-counted: `retain` for
+every descriptor (or mapping, or message in flight), `release` closes it with the last.
 Sources: man 2 open ("open file description"), include/linux/fs.h (struct file_operations).
 """
 
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from emulator.abi.errno import E
 from emulator.abi.fcntl import O
+from emulator.abi.memory import PAGE_SIZE, Access
 from emulator.errors import LinuxError
+from emulator.kernel.user_memory import user_buffers
 from emulator.kernel.waits import Block, HostPoll, Wait, WaitQueue
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 POLLIN, POLLPRI, POLLOUT, POLLERR, POLLHUP, POLLNVAL = 1, 2, 4, 8, 16, 32
 POLLRDNORM, POLLRDBAND, POLLWRNORM, POLLWRBAND, POLLRDHUP = 0x40, 0x80, 0x100, 0x200, 0x2000
+
+_READ, _WRITE = Access.READ, Access.WRITE  # module globals: this is a hot path
+STREAM_CHUNK = 1 << 20  # how much memory a read from a stream is given at once
 
 WriteBuffers: TypeAlias = Sequence[bytes | bytearray | memoryview]
 ReadBuffers: TypeAlias = Sequence[memoryview | bytearray]
@@ -107,6 +112,16 @@ def gather(buffers: WriteBuffers, limit: int | None = None, skip: int = 0) -> by
     return whole[skip:] if limit is None else whole[skip : skip + limit]
 
 
+def whole_pages(buffers: list[memoryview], size: int) -> list[memoryview]:
+    """Of data that turned bad half way, the pages that are good (pipe_write)."""
+    good = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
+    if good == size:
+        return buffers
+    if good < PAGE_SIZE:
+        raise LinuxError(E.EFAULT)
+    return [memoryview(b"".join(buffers))[: good // PAGE_SIZE * PAGE_SIZE]]
+
+
 class Description:
     """An open file description; the defaults are those of a file that can do nothing."""
 
@@ -124,7 +139,6 @@ class Description:
 
     kind = "anon_inode"  # for messages and /proc/PID/fd
     seekable = False
-    discards = False  # write(2) does not look at its data
     whole_pages = False  # write(2) takes nothing of a page that turns bad half way (pipes)
     pollable = True  # False: epoll_ctl(2) refuses it with EPERM (regular files, directories)
 
@@ -199,6 +213,15 @@ class Description:
     def write(self, t: Task, buffers: WriteBuffers) -> int:
         """write(2) from the buffers."""
         raise LinuxError(E.EINVAL)
+
+    def read_one(self, t: Task, address: int, count: int) -> int | Wait:
+        """read(2) into one buffer of the guest."""
+        limit = count if self.seekable or count < STREAM_CHUNK else STREAM_CHUNK
+        return self.read(t, user_buffers(t, address, limit, _WRITE))
+
+    def write_one(self, t: Task, address: int, count: int) -> int | Wait:
+        """write(2) from one buffer of the guest."""
+        return self.write(t, user_buffers(t, address, count, _READ))
 
     def pread(self, t: Task | None, buffers: ReadBuffers, offset: int, flags: int = 0) -> int:
         """preadv2(2); `t` is None when the debugger reads."""

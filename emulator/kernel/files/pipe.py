@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
 from emulator.abi.fcntl import O
+from emulator.abi.memory import Access
 from emulator.abi.signals import Siginfo, Signal
 from emulator.errors import LinuxError
 from emulator.kernel import signals
@@ -30,13 +31,16 @@ from emulator.kernel.files.description import (
     gather,
     scatter,
     total,
+    whole_pages,
 )
+from emulator.kernel.user_memory import user_buffers
 from emulator.kernel.waits import Block, Wait, WaitQueue
 
 if TYPE_CHECKING:
     from emulator.kernel.host import Host
     from emulator.kernel.tasks import Task
 
+_READ = Access.READ
 PIPE_BUF = 4096
 DEFAULT_CAPACITY = 65536
 MAX_CAPACITY = 1 << 20  # /proc/sys/fs/pipe-max-size
@@ -52,7 +56,18 @@ def broken_pipe(t: Task) -> LinuxError:
 class Pipe:
     """The buffer between the ends."""
 
-    __slots__ = ("capacity", "created_ns", "data", "inode", "packets", "readers", "room", "waiting", "writers")
+    __slots__ = (
+        "capacity",
+        "created_ns",
+        "data",
+        "inode",
+        "packets",
+        "readers",
+        "room",
+        "wait_for_data",
+        "waiting",
+        "writers",
+    )
 
     def __init__(self, inode: int, created_ns: int) -> None:
         self.inode = inode
@@ -63,6 +78,7 @@ class Pipe:
         self.readers = 0
         self.writers = 0
         self.waiting = WaitQueue()  # for data
+        self.wait_for_data = Wait("pipe_read", (self.waiting,))
         self.room = WaitQueue()  # for room
 
     @property
@@ -134,6 +150,39 @@ class PipeEnd(Description):
             if not pipe.writers:
                 pipe.waiting.wake()
 
+    def read_one(self, t: Task, address: int, count: int) -> int | Wait:
+        pipe = self.pipe
+        data = pipe.data
+        if data and count and not pipe.packets:
+            part = data[:count]
+            try:
+                t.memory.write(address, part)
+            except LinuxError:
+                return super().read_one(t, address, count)  # its good beginning
+            del data[:count]
+            pipe.room.wake()
+            return len(part)
+        if data or not count or not pipe.writers or self.flags & O.NONBLOCK:
+            return super().read_one(t, address, count)
+        if address + count > t.arch.layout.task_size:
+            raise LinuxError(E.EFAULT)
+        return pipe.wait_for_data
+
+    def write_one(self, t: Task, address: int, count: int) -> int | Wait:
+        pipe = self.pipe
+        data = pipe.data
+        fits = 0 < count <= PIPE_BUF and count <= pipe.capacity - len(data)
+        if fits and pipe.readers and t.call.memo is None and not self.flags & O.DIRECT:
+            try:
+                data += t.memory.read(address, count)
+            except LinuxError:
+                pass
+            else:
+                pipe.waiting.wake()
+                return count
+        buffers = user_buffers(t, address, count, _READ)
+        return self.write(t, whole_pages(buffers, count) if count else buffers)
+
     def read(self, t: Task, buffers: ReadBuffers) -> int:
         pipe = self.pipe
         if self.flags & 3 == O.WRONLY:
@@ -144,7 +193,7 @@ class PipeEnd(Description):
             return 0
         if self.flags & O.NONBLOCK:
             raise LinuxError(E.EAGAIN)
-        raise Block(Wait("pipe_read", (pipe.waiting,)))
+        raise Block(pipe.wait_for_data)
 
     def write(self, t: Task, buffers: WriteBuffers) -> int:
         pipe = self.pipe
