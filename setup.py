@@ -1,4 +1,4 @@
-"""Build the C hooks where a compiler exists; without one the Python twin takes over (emulator/cpu/pyhooks.py)."""
+"""Build the C hooks where a compiler exists; without one the Python twin takes over (emulator/cpu/pyhooks)."""
 
 from glob import glob
 
@@ -10,7 +10,7 @@ setup(
             "emulator.cpu._hooks",
             sources=sorted(glob("emulator/cpu/hooks/*.c")),
             depends=sorted(glob("emulator/cpu/hooks/*.h")),
-            extra_compile_args=["-O2", "-std=gnu11", "-Wall", "-Wno-unused-parameter"],
+            extra_compile_args=["-O2", "-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wno-unused-parameter"],
             optional=True,
         )
     ]

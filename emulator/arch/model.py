@@ -128,7 +128,7 @@ class CpuModel:
     uc_registers: str  # prefix of the register constants: "UC_X86_REG_"
     uc_target: str  # suffix of the engine's functions of which every ISA has its own: "x86_64"
     capstone: tuple[str, str]  # ("CS_ARCH_X86", "CS_MODE_64")
-    scanner: str  # who tells instruction boundaries and kinds: a name in hooks/scan.c and cpu/pyscan.py
+    scanner: str  # who tells instruction boundaries and kinds: a name in hooks/scan.c and pyhooks/scan.py
     general: tuple[str, ...]  # the general registers in the order in which an instruction encodes them
     set_page_size: bool = False  # call ctl_set_page_size(4096) first of all
     setup: tuple[tuple[str, int], ...] = ()  # registers written once, by Unicorn's name

@@ -1,4 +1,4 @@
-"""Types of the C module; pyhooks.py is its twin."""
+"""Types of the C module; pyhooks is its twin."""
 
 from collections.abc import Callable
 from typing import Any

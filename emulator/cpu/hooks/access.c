@@ -1,5 +1,5 @@
-/* Guest memory from the kernel's and the debugger's side, and the points of an address space: the rest of PageTable. */
-#include "hooks.h"
+/* Guest memory from the kernel's and the debugger's side; the PageTable type. */
+#include "table.h"
 #include <string.h>
 
 static void *raise_fault(uint64_t address, int access, enum Touch why)
@@ -47,23 +47,6 @@ static bool bus_broke(Arena *a)
     if (LIKELY(!a->bus_frame))
         return false;
     a->bus_frame = 0;
-    return true;
-}
-
-static bool note_store(Table *t, uint64_t address, uint64_t size)
-{
-    for (size_t i = 0; i < t->n_watches; i++) {
-        const Watch *w = &t->watches[i];
-        if (!(w->kind & P_WRITE) || w->start >= address + size || w->end <= address)
-            continue;
-        uint64_t at = address > w->start ? address : w->start;
-        PyObject *hit = Py_BuildValue("(KI)", (unsigned long long)at, (unsigned int)w->kind);
-        if (!hit || PyList_Append(t->hits, hit)) {
-            Py_XDECREF(hit);
-            return false;
-        }
-        Py_DECREF(hit);
-    }
     return true;
 }
 
@@ -232,7 +215,7 @@ static PyObject *table_write(Table *t, PyObject *const *args, Py_ssize_t n, PyOb
     }
     bool whole = done == data.len;
     PyBuffer_Release(&data);
-    if (done && t->n_watches && !force && !note_store(t, address, (uint64_t)done))
+    if (done && t->n_watches && !force && !table_note_store(t, address, (uint64_t)done))
         return NULL;
     if (!whole)
         return raise_fault(address + (uint64_t)done, P_WRITE, why);
@@ -287,103 +270,12 @@ static PyObject *table_buffers(Table *t, PyObject *args)
             break;
         done += chunk;
     }
-    if (out && kind & P_WRITE && t->n_watches && !note_store(t, address, (uint64_t)n))
+    if (out && kind & P_WRITE && t->n_watches && !table_note_store(t, address, (uint64_t)n))
         Py_CLEAR(out);
     return out;
 }
 
-static PyObject *table_take_hits(Table *t, PyObject *unused)
-{
-    PyObject *hits = t->hits, *fresh = PyList_New(0);
-    if (!fresh)
-        return NULL;
-    t->hits = fresh;
-    return hits;
-}
-
-/* ---- points from Python ----------------------------------------------------------------------------------------------- */
-
-static PyObject *table_insert_point(Table *t, PyObject *args)
-{
-    unsigned long long address;
-    if (!PyArg_ParseTuple(args, "K", &address))
-        return NULL;
-    size_t i = table_first_point(t, address);
-    if (i < t->n_points && t->points[i] == address)
-        Py_RETURN_NONE;
-    if (t->n_points == t->cap_points) {
-        size_t cap = t->cap_points ? t->cap_points * 2 : 16;
-        uint64_t *p = PyMem_RawRealloc(t->points, cap * sizeof *p);
-        if (!p)
-            return PyErr_NoMemory();
-        t->points = p;
-        t->cap_points = cap;
-    }
-    memmove(&t->points[i + 1], &t->points[i], (t->n_points - i) * sizeof *t->points);
-    t->points[i] = address;
-    t->n_points++;
-    t->serial = fresh_serial();
-    Py_RETURN_NONE;
-}
-
-static PyObject *table_remove_point(Table *t, PyObject *args)
-{
-    unsigned long long address;
-    if (!PyArg_ParseTuple(args, "K", &address))
-        return NULL;
-    size_t i = table_first_point(t, address);
-    if (i < t->n_points && t->points[i] == address) {
-        memmove(&t->points[i], &t->points[i + 1], (--t->n_points - i) * sizeof *t->points);
-        t->serial = fresh_serial();
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *table_insert_watch(Table *t, PyObject *args)
-{
-    unsigned long long start, length;
-    unsigned int kind;
-    if (!PyArg_ParseTuple(args, "KKI", &start, &length, &kind))
-        return NULL;
-    if (!length || start >= TOP || length > TOP - start || !(kind & 3) || kind & ~3u) {
-        PyErr_SetString(PyExc_ValueError, "bad watchpoint");
-        return NULL;
-    }
-    for (size_t i = 0; i < t->n_watches; i++)
-        if (t->watches[i].start == start && t->watches[i].end == start + length && t->watches[i].kind == kind) {
-            t->watches[i].refs++;
-            Py_RETURN_NONE;
-        }
-    if (t->n_watches == t->cap_watches) {
-        size_t cap = t->cap_watches ? t->cap_watches * 2 : 8;
-        Watch *p = PyMem_RawRealloc(t->watches, cap * sizeof *p);
-        if (!p)
-            return PyErr_NoMemory();
-        t->watches = p;
-        t->cap_watches = cap;
-    }
-    t->watches[t->n_watches++] = (Watch){start, start + length, kind, 1};
-    t->epoch++;
-    Py_RETURN_NONE;
-}
-
-static PyObject *table_remove_watch(Table *t, PyObject *args)
-{
-    unsigned long long start, length;
-    unsigned int kind;
-    if (!PyArg_ParseTuple(args, "KKI", &start, &length, &kind))
-        return NULL;
-    for (size_t i = 0; i < t->n_watches; i++)
-        if (t->watches[i].start == start && t->watches[i].end == start + length && t->watches[i].kind == kind) {
-            if (!--t->watches[i].refs)
-                t->watches[i] = t->watches[--t->n_watches];
-            t->epoch++;
-            break;
-        }
-    Py_RETURN_NONE;
-}
-
-static PyObject *table_touch_code(Table *t, PyObject *args)
+static PyObject *table_invalidate_code(Table *t, PyObject *args)
 {
     unsigned long long start, length;
     if (!PyArg_ParseTuple(args, "KK", &start, &length))
@@ -425,7 +317,7 @@ static PyMethodDef table_methods[] = {
     {"remove_point", (PyCFunction)table_remove_point, METH_VARARGS, "Remove a breakpoint."},
     {"insert_watch", (PyCFunction)table_insert_watch, METH_VARARGS, "Watchpoint."},
     {"remove_watch", (PyCFunction)table_remove_watch, METH_VARARGS, "Remove a watchpoint."},
-    {"invalidate_code", (PyCFunction)table_touch_code, METH_VARARGS, "The host changed code here."},
+    {"invalidate_code", (PyCFunction)table_invalidate_code, METH_VARARGS, "The host changed code here."},
     {NULL}};
 
 static PyGetSetDef table_getset[] = {{"arena", (getter)table_get_arena, NULL, "Where its frames live.", NULL}, {NULL}};

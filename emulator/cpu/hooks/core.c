@@ -187,117 +187,6 @@ static PyObject *core_activate(Core *c, PyObject *table)
     Py_RETURN_NONE;
 }
 
-static PyObject *core_read_reg(Core *c, PyObject *args)
-{
-    int reg, size;
-    unsigned char buffer[64] = {0};
-    if (!PyArg_ParseTuple(args, "ii", &reg, &size))
-        return NULL;
-    if (size < 1 || size > 64)
-        return PyErr_Format(PyExc_ValueError, "bad register size");
-    c->u.reg_read(c->live->uc, reg, buffer);
-    return _PyLong_FromByteArray(buffer, (size_t)size, 1, 0);
-}
-
-static PyObject *core_write_reg(Core *c, PyObject *args)
-{
-    int reg, size;
-    PyObject *value;
-    unsigned char buffer[64] = {0};
-    if (!PyArg_ParseTuple(args, "iiO!", &reg, &size, &PyLong_Type, &value))
-        return NULL;
-    if (size < 1 || size > 64)
-        return PyErr_Format(PyExc_ValueError, "bad register size");
-    if (_PyLong_AsByteArray((PyLongObject *)value, buffer, (size_t)size, 1, 0) < 0)
-        return NULL;
-    c->u.reg_write(c->live->uc, reg, buffer);
-    Py_RETURN_NONE;
-}
-
-/* Many at once: a buffer of (id, size) pairs of int32 gives the registers' bytes one after the other.  A negative id
- * is a shadow: a register the engine does not have. */
-static PyObject *core_read_regs(Core *c, PyObject *args)
-{
-    Py_buffer plan;
-    if (!PyArg_ParseTuple(args, "y*", &plan))
-        return NULL;
-    const int32_t *p = plan.buf;
-    Py_ssize_t n = plan.len / 8, total = 0;
-    for (Py_ssize_t i = 0; i < n; i++)
-        total += p[2 * i + 1];
-    PyObject *out = PyBytes_FromStringAndSize(NULL, total);
-    if (out) {
-        char *to = PyBytes_AS_STRING(out);
-        for (Py_ssize_t i = 0; i < n; i++) {
-            unsigned char buffer[64] = {0};
-            if (p[2 * i] < 0)
-                memcpy(buffer, &c->shadows[(-1 - p[2 * i]) % MAX_SHADOWS], 8);
-            else
-                c->u.reg_read(c->live->uc, p[2 * i], buffer);
-            memcpy(to, buffer, (size_t)p[2 * i + 1]);
-            to += p[2 * i + 1];
-        }
-    }
-    PyBuffer_Release(&plan);
-    return out;
-}
-
-static PyObject *core_write_regs(Core *c, PyObject *args)
-{
-    Py_buffer plan, data;
-    if (!PyArg_ParseTuple(args, "y*y*", &plan, &data))
-        return NULL;
-    const int32_t *p = plan.buf;
-    const char *from = data.buf;
-    Py_ssize_t n = plan.len / 8, used = 0;
-    for (Py_ssize_t i = 0; i < n && used + p[2 * i + 1] <= data.len; i++) {
-        unsigned char buffer[64] = {0};
-        memcpy(buffer, from + used, (size_t)p[2 * i + 1]);
-        used += p[2 * i + 1];
-        if (p[2 * i] < 0)
-            memcpy(&c->shadows[(-1 - p[2 * i]) % MAX_SHADOWS], buffer, 8);
-        else
-            c->u.reg_write(c->live->uc, p[2 * i], buffer);
-    }
-    PyBuffer_Release(&plan);
-    PyBuffer_Release(&data);
-    Py_RETURN_NONE;
-}
-
-static PyObject *core_set_result(Core *c, PyObject *value)
-{
-    uint64_t v = PyLong_AsUnsignedLongLongMask(value);
-    if (v == UINT64_MAX && PyErr_Occurred())
-        return NULL;
-    core_set(c, c->live, c->reg_result, v);
-    Py_RETURN_NONE;
-}
-
-static PyObject *core_save(Core *c, PyObject *unused)
-{
-    size_t n = c->context_size - CONTEXT_HEADER;
-    PyObject *out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(n + sizeof c->shadows));
-    if (!out)
-        return NULL;
-    c->u.context_save(c->live->uc, c->context);
-    char *to = PyBytes_AS_STRING(out);
-    memcpy(to, (char *)c->context + CONTEXT_HEADER, n);
-    memcpy(to + n, c->shadows, sizeof c->shadows);
-    return out;
-}
-
-static PyObject *core_load(Core *c, PyObject *blob)
-{
-    size_t n = c->context_size - CONTEXT_HEADER;
-    if (!PyBytes_Check(blob) || (size_t)PyBytes_GET_SIZE(blob) != n + sizeof c->shadows)
-        return PyErr_Format(PyExc_ValueError, "not a context of this CPU");
-    const char *from = PyBytes_AS_STRING(blob);
-    memcpy((char *)c->context + CONTEXT_HEADER, from, n);
-    memcpy(c->shadows, from + n, sizeof c->shadows);
-    c->u.context_restore(c->live->uc, c->context);
-    Py_RETURN_NONE;
-}
-
 /* A context switch in one call: save, load, activate. */
 static PyObject *core_switch(Core *c, PyObject *const *args, Py_ssize_t n)
 {
@@ -312,69 +201,11 @@ static PyObject *core_switch(Core *c, PyObject *const *args, Py_ssize_t n)
     return mine;
 }
 
-static PyObject *core_merge_mxcsr(Core *c, PyObject *unused)
-{
-    core_sync_mxcsr(c);
-    Py_RETURN_NONE;
-}
-
 static PyObject *core_stats(Core *c, PyObject *unused)
 {
     return Py_BuildValue("{sKsKsKsKsK}", "tlb_fills", (unsigned long long)c->n_fills, "tlb_flushes",
                          (unsigned long long)c->n_flushes, "switches", (unsigned long long)c->n_switches, "step_runs",
                          (unsigned long long)c->n_steps, "runs", (unsigned long long)c->n_starts);
-}
-
-static bool get_number(PyObject *spec, const char *name, unsigned long long *out)
-{
-    PyObject *v = PyDict_GetItemString(spec, name); /* borrowed */
-    if (!v) {
-        PyErr_Format(PyExc_KeyError, "%s", name);
-        return false;
-    }
-    *out = PyLong_AsUnsignedLongLongMask(v);
-    return !PyErr_Occurred();
-}
-
-static bool get_object(PyObject *spec, const char *name, PyObject **out)
-{
-    PyObject *v = PyDict_GetItemString(spec, name);
-    if (!v) {
-        PyErr_Format(PyExc_KeyError, "%s", name);
-        return false;
-    }
-    Py_INCREF(v);
-    *out = v;
-    return true;
-}
-
-/* Packed records: bytes. */
-static bool get_array(PyObject *spec, const char *name, void *to, size_t size, size_t most, size_t *n)
-{
-    PyObject *v = PyDict_GetItemString(spec, name); /* borrowed */
-    if (!v || !PyBytes_Check(v) || (size_t)PyBytes_GET_SIZE(v) > size * most) {
-        PyErr_Format(PyExc_ValueError, "%s: at most %zu records of %zu bytes", name, most, size);
-        return false;
-    }
-    *n = (size_t)PyBytes_GET_SIZE(v) / size;
-    memcpy(to, PyBytes_AS_STRING(v), *n * size);
-    return true;
-}
-
-static const Scanner *find_scanner(const char *name)
-{
-    const Scanner *found = scanner_of(name);
-    if (!found)
-        PyErr_Format(PyExc_ValueError, "no scanner of %s code", name);
-    return found;
-}
-
-static bool get_scanner(PyObject *spec, const Scanner **out)
-{
-    PyObject *v = PyDict_GetItemString(spec, "scanner"); /* borrowed */
-    const char *name = v && PyUnicode_Check(v) ? PyUnicode_AsUTF8(v) : NULL;
-    *out = find_scanner(name ? name : "");
-    return *out;
 }
 
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -389,50 +220,9 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     Py_INCREF(arena);
     c->arena = arena;
     c->skip_pc = c->allow_pc = NOWHERE;
-    struct { const char *name; void *to; } functions[] = {
-        {"uc_emu_start", &c->u.emu_start}, {"uc_emu_stop", &c->u.emu_stop}, {"uc_reg_read", &c->u.reg_read},
-        {"uc_reg_write", &c->u.reg_write}, {"uc_hook_add", &c->u.hook_add}, {"uc_ctl", &c->u.ctl},
-        {"uc_mem_map_ptr", &c->u.mem_map_ptr}, {"uc_context_alloc", &c->u.context_alloc},
-        {"uc_context_save", &c->u.context_save}, {"uc_context_restore", &c->u.context_restore},
-        {"uc_context_size", &c->u.context_size}, {"uc_context_free", &c->u.context_free},
-    };
-    struct { const char *name; int *to; } numbers[] = {
-        {"pc", &c->reg_pc}, {"nr", &c->reg_nr}, {"result", &c->reg_result}, {"flags", &c->reg_flags},
-        {"arg0", &c->reg_args[0]}, {"arg1", &c->reg_args[1]}, {"arg2", &c->reg_args[2]}, {"arg3", &c->reg_args[3]},
-        {"arg4", &c->reg_args[4]}, {"arg5", &c->reg_args[5]}, {"syscall_interrupt", &c->syscall_interrupt},
-        {"insn_syscall", &c->insn_syscall}, {"insn_refused", &c->insn_refused},
-        {"syscall_length", &c->syscall_length}, {"lazy_flags_offset", &c->lazy_flags_offset},
-        {"lazy_flags_value", &c->lazy_flags_value}, {"reports_before", &c->reports_before},
-        {"saved_shadow", &c->saved_shadow},
-    };
-    struct { const char *name; PyObject **to; } objects[] = {
-        {"Syscall", &c->Syscall}, {"PageFault", &c->PageFault}, {"BusError", &c->BusError}, {"Interrupt", &c->Interrupt},
-        {"Undefined", &c->Undefined}, {"Privileged", &c->Privileged}, {"BreakpointHit", &c->BreakpointHit},
-        {"WatchHit", &c->WatchHit}, {"BUDGET", &c->BUDGET}, {"RANGE_DONE", &c->RANGE_DONE},
-        {"STOP_REQUESTED", &c->STOP_REQUESTED}, {"SERVED", &c->SERVED}, {"runner_owner", &c->runner.owner}, {"stepper_owner", &c->stepper.owner},
-    };
-    unsigned long long v;
-    bool ok = true;
-    size_t n_general;
-    ok = get_scanner(spec, &c->scanner) &&
-         get_array(spec, "general", c->reg_general, sizeof *c->reg_general, MAX_GENERAL, &n_general) &&
-         get_array(spec, "clobbers", c->clobbers, sizeof *c->clobbers, MAX_CLOBBERS, &c->n_clobbers) &&
-         get_array(spec, "cpuid", c->masks, sizeof *c->masks, MAX_MASKS, &c->n_masks);
-    for (size_t i = 0; ok && i < sizeof functions / sizeof *functions; i++)
-        if ((ok = get_number(spec, functions[i].name, &v)))
-            *(void **)functions[i].to = (void *)(uintptr_t)v;
-    for (size_t i = 0; ok && i < sizeof numbers / sizeof *numbers; i++)
-        if ((ok = get_number(spec, numbers[i].name, &v)))
-            *numbers[i].to = (int)(int64_t)v;
-    for (size_t i = 0; ok && i < sizeof objects / sizeof *objects; i++)
-        ok = get_object(spec, objects[i].name, objects[i].to);
-    if ((ok = ok && get_number(spec, "contributory", &v)))
-        c->contributory = v;
-    if ((ok = ok && get_number(spec, "runner", &v)))
-        c->runner.uc = (void *)(uintptr_t)v;
-    if ((ok = ok && get_number(spec, "stepper", &v)))
-        c->stepper.uc = (void *)(uintptr_t)v;
-    c->slots = ok ? aligned_alloc(64, sizeof *c->slots << SLOT_BITS) : NULL; /* two to a cache line */
+    if (!core_read_spec(c, spec))
+        goto fail;
+    c->slots = aligned_alloc(64, sizeof *c->slots << SLOT_BITS); /* two to a cache line */
     if (!c->slots)
         goto fail;
     for (size_t i = 0; i < (size_t)1 << SLOT_BITS; i++)
@@ -457,11 +247,8 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         goto fail;
     c->u.context_save(c->runner.uc, c->context);
     memcpy(c->fresh, (char *)c->context + CONTEXT_HEADER, c->context_size - CONTEXT_HEADER);
-    unsigned long long mxcsr;
-    if (!get_number(spec, "mxcsr", &mxcsr))
-        goto fail;
-    if (mxcsr)
-        core_find_mxcsr(c, (int)mxcsr);
+    if (c->reg_mxcsr)
+        core_find_mxcsr(c, c->reg_mxcsr);
     Engine *both[] = {&c->runner, &c->stepper};
     for (int i = 0; i < 2; i++) {
         c->u.ctl(both[i]->uc, UC_CTL_WRITE(UC_CTL_USE_EXITS, 1), 1);
@@ -558,7 +345,7 @@ static PyObject *scan(PyObject *module, PyObject *args)
     enum Insn kind;
     if (!PyArg_ParseTuple(args, "sy*", &name, &code))
         return NULL;
-    const Scanner *scanner = find_scanner(name);
+    const Scanner *scanner = core_find_scanner(name);
     int n = scanner ? scanner->scan(code.buf, (size_t)code.len, &kind) : 0;
     PyBuffer_Release(&code);
     if (!scanner)

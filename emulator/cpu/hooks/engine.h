@@ -117,7 +117,7 @@ typedef struct Core {
     struct { uint8_t *host; uint8_t old[16]; uint32_t size; } undo[MAX_UNDO];
     size_t n_undo;
     /* What arch/ says of the CPU (CpuModel, SyscallConvention); registers by Unicorn's numbers. */
-    int reg_pc, reg_nr, reg_args[6], reg_result, reg_flags;
+    int reg_pc, reg_nr, reg_args[6], reg_result, reg_flags, reg_mxcsr; /* 0: the ISA has none */
     int reg_general[MAX_GENERAL]; /* in the order in which an instruction encodes them */
     struct { int32_t to, from; } clobbers[MAX_CLOBBERS]; /* registers a system call overwrites, and with which */
     size_t n_clobbers;
@@ -164,7 +164,27 @@ enum { CONTEXT_HEADER = 40 };
 enum Answer { A_NONE, A_BUDGET, A_RANGE, A_STOP, A_SYSCALL, A_FAULT, A_BUS, A_INTERRUPT, A_UNDEFINED, A_PRIVILEGED, A_POINT,
               A_WATCH };
 
+/* spec.c; both raise */
+bool core_read_spec(Core *c, PyObject *spec);
+const Scanner *core_find_scanner(const char *name);
+
+/* registers.c: methods of Core, listed in core.c */
+PyObject *core_read_reg(Core *c, PyObject *args);
+PyObject *core_write_reg(Core *c, PyObject *args);
+PyObject *core_read_regs(Core *c, PyObject *args);
+PyObject *core_write_regs(Core *c, PyObject *args);
+PyObject *core_set_result(Core *c, PyObject *value);
+PyObject *core_save(Core *c, PyObject *unused);
+PyObject *core_load(Core *c, PyObject *blob);
+PyObject *core_merge_mxcsr(Core *c, PyObject *unused);
+
 /* run.c */
+void core_flush_tlb(Core *c, Engine *e);
+void core_enter(Core *c, Engine *e); /* make `e` hold the guest's state, its TLB and translations up to date */
+void core_run_runner(Core *c, uint64_t until); /* freely, until a block would pass `until`, or something happens */
+void core_run_stepper(Core *c, uint64_t steps); /* at most so many instructions */
+
+/* answer.c */
 enum Answer core_run_until(Core *c, uint64_t until);
 enum Answer core_step_until(Core *c, uint64_t until, uint64_t start, uint64_t end);
 void core_find_mxcsr(Core *c, int reg);

@@ -130,19 +130,6 @@ uint32_t fresh_serial(void);
 uint64_t table_address(const Table *t, uint64_t frame); /* where a Frames' frame is mapped; NOWHERE if it is not */
 const Region *table_region(const Table *t, uint64_t address);
 
-/* methods of PageTable that table.c has and access.c lists */
-PyObject *table_map_anonymous(Table *t, PyObject *args);
-PyObject *table_map_frames(Table *t, PyObject *args, PyObject *kwargs);
-PyObject *table_unmap(Table *t, PyObject *args);
-PyObject *table_protect(Table *t, PyObject *args);
-PyObject *table_move(Table *t, PyObject *args);
-PyObject *table_discard(Table *t, PyObject *args);
-PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
-PyObject *table_fork(Table *t, PyObject *unused);
-PyObject *table_destroy(Table *t, PyObject *unused);
-PyObject *table_resident(Table *t, PyObject *args);
-void table_dealloc(Table *t);
-
 /* ---- instruction scanning -------------------------------------------------------------------------------------- */
 
 enum Insn { /* what has to be known of an instruction before it runs */

@@ -9,6 +9,8 @@ from functools import lru_cache
 
 import capstone
 
+MAX_LOOP = 20  # bytes `loops_on_itself` needs
+
 
 class Insn(IntEnum):
     """enum Insn of hooks.h: what has to be known of an instruction before it runs."""
