@@ -10,179 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import fcntl
 import os
 import random
 import resource
 import select
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from emulator.abi.errno import E
-from emulator.errors import LinuxError
+from emulator.kernel import host_libc as libc
+from emulator.kernel.host_errno import FAILURES, linux_error, translated
 
 T = TypeVar("T")
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
-_ALIASES = {"EDEADLOCK": E.EDEADLK, "EWOULDBLOCK": E.EAGAIN, "ENOTSUP": E.EOPNOTSUPP, "ECANCELLED": E.ECANCELED}
-_BY_NUMBER: dict[int, E] = {
-    number: _ALIASES[name] if name in _ALIASES else E[name]
-    for number, name in errno.errorcode.items()
-    if name in _ALIASES or name in E.__members__
-}
 IOV_MAX = 1024
-
-
-def by_number(number: int) -> E:
-    """Return the errno the host calls `number`; EIO for one that Linux does not have."""
-    return _BY_NUMBER.get(number, E.EIO)
-
-
-def linux_error(error: BaseException) -> LinuxError:
-    """Translate a failure of a host call; what Python reports without an errno has a defined one here."""
-    match error:
-        case LinuxError():
-            return error
-        case socket.gaierror() | socket.herror():
-            return LinuxError(E.EADDRNOTAVAIL)
-        case OSError(errno=int() as number):
-            return LinuxError(by_number(number))
-        case TimeoutError():
-            return LinuxError(E.ETIMEDOUT)
-        case OSError():  # "AF_UNIX path too long" and its like
-            return LinuxError(E.EINVAL)
-        case UnicodeError():
-            return LinuxError(E.EILSEQ)
-        case OverflowError():
-            return LinuxError(E.EINVAL)
-        case ValueError():
-            text = str(error)
-            closed = "closed file" in text or "file descriptor" in text
-            return LinuxError(E.EBADF if closed else E.EINVAL)
-        case MemoryError():
-            return LinuxError(E.ENOMEM)
-        case _:
-            return LinuxError(E.EIO)
-
-
-FAILURES = (OSError, ValueError, OverflowError, MemoryError)  # UnicodeError is a ValueError
-
-
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Run a block of host calls; its failures leave as LinuxError."""
-    try:
-        yield
-    except FAILURES as error:
-        raise linux_error(error) from None
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_AT_FDCWD = -100
-
-
-def _c(name: str, *argtypes: Any, restype: Any = ctypes.c_int) -> Callable[..., int] | None:
-    """Bind one libc function that `os` lacks; None where this libc has no such function."""
-    function = getattr(_libc, name, None)
-    if function is None:
-        return None
-    function.argtypes = argtypes
-    function.restype = restype
-
-    def call(*args: Any) -> int:
-        result: int = function(*args)
-        if result == -1:
-            raise LinuxError(by_number(ctypes.get_errno()))
-        return result
-
-    return call
-
-
-_int, _uint, _long, _ssize, _ptr, _str = (
-    ctypes.c_int,
-    ctypes.c_uint,
-    ctypes.c_int64,
-    ctypes.c_ssize_t,
-    ctypes.c_void_p,
-    ctypes.c_char_p,
-)
-_getdents64 = _c("getdents64", _int, _ptr, ctypes.c_size_t, restype=_ssize)
-_renameat2 = _c("renameat2", _int, _str, _int, _str, _uint)
-_statx = _c("statx", _int, _str, _int, _uint, _ptr)
-_fallocate = _c("fallocate", _int, _int, _long, _long)
-_faccessat = _c("faccessat", _int, _str, _int, _int)
-_linkat = _c("linkat", _int, _str, _int, _str, _int)
-_mknodat = _c("mknodat", _int, _str, _uint, ctypes.c_uint64)
-_utimensat = _c("utimensat", _int, _ptr, _ptr, _int)
-_sync_file_range = _c("sync_file_range", _int, _long, _long, _uint)
-_fstatfs = _c("fstatfs64", _int, _ptr)
-_statfs = _c("statfs64", _str, _ptr)
-_preadv2 = _c("preadv2", _int, _ptr, _int, _long, _int, restype=_ssize)
-_pwritev2 = _c("pwritev2", _int, _ptr, _int, _long, _int, restype=_ssize)
-_setfsuid = _c("setfsuid", _uint)
-_setfsgid = _c("setfsgid", _uint)
-_syscall = _c("syscall", _long, _long, _ptr, restype=_long)  # glibc's setgroups changes every thread
-SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159}
-_listxattr_fd = _c("flistxattr", _int, _ptr, ctypes.c_size_t, restype=_ssize)
-
-
-def _have(function: Callable[..., int] | None) -> Callable[..., int]:
-    if function is None:
-        raise LinuxError(E.ENOSYS)
-    return function
-
-
-class HostFd:
-    """Owns a host descriptor that has no description yet; closes it when it is dropped."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def take(self) -> int:
-        """Give up ownership."""
-        number, self.number = self.number, -1
-        return number
-
-    def close(self) -> None:
-        """Close now."""
-        if self.number >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self.take())
-
-    def __del__(self) -> None:
-        self.close()
-
-
-_DIRECTORY_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
-
-
-class HostDirectory:
-    """A directory of the host, held open (O_PATH)."""
-
-    __slots__ = ("_holder", "fd", "host")
-
-    def __init__(self, host: Host, fd: int) -> None:
-        """Takes the descriptor over."""
-        self.host = host
-        self.fd = fd
-        self._holder = HostFd(fd)
-
-    def same(self, other: HostDirectory) -> bool:
-        """Is it the same directory?"""
-        if self.fd == other.fd:
-            return True
-        mine, its = self.host.fstat(self.fd), other.host.fstat(other.fd)
-        return mine.st_ino == its.st_ino and mine.st_dev == its.st_dev
-
-    def enter(self, name: bytes) -> HostDirectory:
-        """Open a subdirectory that is not a symbolic link."""
-        return HostDirectory(self.host, self.host.open(name, _DIRECTORY_FLAGS, 0, self.fd))
 
 
 _OWN_DESCRIPTORS = 128  # directories held open, epoll sets, listeners of the server
@@ -264,12 +108,12 @@ class Host:
             if os.geteuid():
                 return
             self._identity = (0, os.getegid(), tuple(os.getgroups()))
-        if wanted == self._identity or _setfsuid is None or _setfsgid is None or _syscall is None:
+        if wanted == self._identity:
             return
-        _setfsuid(0)
-        _syscall(SYS_SETGROUPS[os.uname().machine], len(groups), (ctypes.c_uint32 * len(groups))(*groups))
-        _setfsgid(gid)
-        _setfsuid(uid)
+        libc.setfsuid(0)
+        libc.setgroups(groups)
+        libc.setfsgid(gid)
+        libc.setfsuid(uid)
         self._identity = wanted
 
     def random(self, count: int) -> bytes:
@@ -378,16 +222,16 @@ class Host:
     def getdents64(self, fd: int, size: int) -> bytes:
         """getdents64(2): whole records of struct linux_dirent64, the same on every ISA."""
         buffer = ctypes.create_string_buffer(size)
-        count = _have(_getdents64)(fd, buffer, size)
+        count = libc.getdents64(fd, buffer, size)
         return buffer.raw[:count]
 
     def fallocate(self, fd: int, mode: int, offset: int, length: int) -> None:
         """fallocate(2)."""
-        _have(_fallocate)(fd, mode, offset, length)
+        libc.fallocate(fd, mode, offset, length)
 
     def sync_file_range(self, fd: int, offset: int, count: int, flags: int) -> None:
         """sync_file_range(2)."""
-        _have(_sync_file_range)(fd, offset, count, flags)
+        libc.sync_file_range(fd, offset, count, flags)
 
     # -- names ---------------------------------------------------------------------------------------------------
 
@@ -408,21 +252,21 @@ class Host:
     def statx(self, dir_fd: int | None, path: bytes, flags: int, mask: int) -> bytes:
         """statx(2): the 256 bytes of struct statx, the same on every ISA."""
         buffer = ctypes.create_string_buffer(256)
-        _have(_statx)(_AT_FDCWD if dir_fd is None else dir_fd, path, flags, mask, buffer)
+        libc.statx(libc.AT_FDCWD if dir_fd is None else dir_fd, path, flags, mask, buffer)
         return buffer.raw
 
     def statfs(self, target: int | bytes) -> bytes:
         """statfs(2) or fstatfs(2): the host's struct statfs64 (120 bytes on 64-bit hosts)."""
         buffer = ctypes.create_string_buffer(120)
         if isinstance(target, int):
-            _have(_fstatfs)(target, buffer)
+            libc.fstatfs(target, buffer)
         else:
-            _have(_statfs)(target, buffer)
+            libc.statfs(target, buffer)
         return buffer.raw
 
     def access(self, path: bytes, mode: int, flags: int, dir_fd: int | None = None) -> None:
         """faccessat2(2)."""
-        _have(_faccessat)(_AT_FDCWD if dir_fd is None else dir_fd, path, mode, flags)
+        libc.faccessat(libc.AT_FDCWD if dir_fd is None else dir_fd, path, mode, flags)
 
     def readlink(self, path: bytes, dir_fd: int | None = None) -> bytes:
         """readlinkat(2)."""
@@ -437,28 +281,28 @@ class Host:
 
     def rename(self, old: bytes, new: bytes, old_dir: int | None, new_dir: int | None, flags: int = 0) -> None:
         """renameat2(2)."""
-        old_fd = _AT_FDCWD if old_dir is None else old_dir
-        new_fd = _AT_FDCWD if new_dir is None else new_dir
+        old_fd = libc.AT_FDCWD if old_dir is None else old_dir
+        new_fd = libc.AT_FDCWD if new_dir is None else new_dir
         if flags:
-            _have(_renameat2)(old_fd, old, new_fd, new, flags)
+            libc.renameat2(old_fd, old, new_fd, new, flags)
         else:
             self.call(os.rename, old, new, src_dir_fd=old_dir, dst_dir_fd=new_dir)
 
     def link(self, old: bytes, new: bytes, old_dir: int | None, new_dir: int | None, flags: int = 0) -> None:
         """linkat(2)."""
-        old_fd = _AT_FDCWD if old_dir is None else old_dir
-        _have(_linkat)(old_fd, old, _AT_FDCWD if new_dir is None else new_dir, new, flags)
+        old_fd = libc.AT_FDCWD if old_dir is None else old_dir
+        libc.linkat(old_fd, old, libc.AT_FDCWD if new_dir is None else new_dir, new, flags)
 
     def mknod(self, path: bytes, mode: int, device: int, dir_fd: int | None = None) -> None:
         """mknodat(2)."""
-        _have(_mknodat)(_AT_FDCWD if dir_fd is None else dir_fd, path, mode, device)
+        libc.mknodat(libc.AT_FDCWD if dir_fd is None else dir_fd, path, mode, device)
 
     def utimens(self, dir_fd: int | None, path: bytes | None, times: bytes | None, flags: int) -> None:
         """utimensat(2); path None means the descriptor itself; times are two struct timespec or None for now."""
-        at = _AT_FDCWD if dir_fd is None else dir_fd
+        at = libc.AT_FDCWD if dir_fd is None else dir_fd
         name = None if path is None else ctypes.c_char_p(path)
         block = None if times is None else ctypes.create_string_buffer(times, len(times))
-        _have(_utimensat)(at, name, block, flags)
+        libc.utimensat(at, name, block, flags)
 
     # -- files by descriptor -------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from emulator.abi.errno import E
 from emulator.abi.sockets import SO_BINDTODEVICE, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, Msg, SocketOption
 from emulator.errors import LinuxError
-from emulator.kernel.host import FAILURES, by_number, linux_error
+from emulator.kernel.host_errno import FAILURES, by_number, linux_error
 
 T = TypeVar("T")
 _int, _uint, _size, _ssize, _ptr = ctypes.c_int, ctypes.c_uint, ctypes.c_size_t, ctypes.c_ssize_t, ctypes.c_void_p

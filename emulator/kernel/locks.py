@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from emulator.abi.errno import E
 from emulator.abi.fcntl import F, O
 from emulator.errors import LinuxError
-from emulator.kernel.host import Host, HostFd
+from emulator.kernel.host import Host
+from emulator.kernel.host_handles import HostFd
 from emulator.kernel.waits import WaitQueue
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from emulator.abi.fcntl import AT, Resolve
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import Description
 from emulator.kernel.files.virtual import MagicLink, Node, VirtualDirectory, VirtualLink
-from emulator.kernel.host import Host, HostDirectory
+from emulator.kernel.host import Host
+from emulator.kernel.host_handles import HostDirectory
 
 if TYPE_CHECKING:
     from emulator.kernel.tasks import Task

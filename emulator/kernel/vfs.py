@@ -27,7 +27,8 @@ from emulator.kernel.files.virtual import (
     VirtualLink,
     VirtualPathDescription,
 )
-from emulator.kernel.host import Host, HostDirectory, HostFd
+from emulator.kernel.host import Host
+from emulator.kernel.host_handles import HostDirectory, HostFd
 from emulator.kernel.leases import Leases
 from emulator.kernel.locks import Locks
 from emulator.kernel.paths import FsState, HostPlace, OpenPlace, Place, VirtualPlace, Walker

@@ -13,7 +13,7 @@ from emulator.abi.memory import Access
 from emulator.errors import LinuxError
 from emulator.kernel.credentials import CAP_SYS_ADMIN
 from emulator.kernel.files.description import scatter
-from emulator.kernel.host import HostDirectory
+from emulator.kernel.host_handles import HostDirectory
 from emulator.kernel.paths import HostPlace, OpenPlace, Position, VirtualPlace
 from emulator.kernel.tasks import Task
 from emulator.kernel.vfs import Vfs

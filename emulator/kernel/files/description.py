@@ -22,7 +22,8 @@ from emulator.kernel.waits import Block, HostPoll, Wait, WaitQueue
 if TYPE_CHECKING:
     from emulator.cpu.mmu import Arena, Frames
     from emulator.kernel.files.virtual import Node
-    from emulator.kernel.host import Host, HostDirectory
+    from emulator.kernel.host import Host
+    from emulator.kernel.host_handles import HostDirectory
     from emulator.kernel.tasks import Task
 
 POLLIN, POLLPRI, POLLOUT, POLLERR, POLLHUP, POLLNVAL = 1, 2, 4, 8, 16, 32

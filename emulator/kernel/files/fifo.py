@@ -14,7 +14,7 @@ from emulator.abi.fcntl import O
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import POLLHUP, POLLIN
 from emulator.kernel.files.streams import HostStream
-from emulator.kernel.host import HostFd
+from emulator.kernel.host_handles import HostFd
 from emulator.kernel.waits import Block, Wait, WaitQueue
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ from emulator.kernel.tasks import Live, Task, TaskState
 
 if TYPE_CHECKING:
     from emulator.kernel.fd_table import FdTable
-    from emulator.kernel.host import HostDirectory
+    from emulator.kernel.host_handles import HostDirectory
 
 Maker = Callable[[Task], str | bytes]
 

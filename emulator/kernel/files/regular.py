@@ -19,7 +19,7 @@ from emulator.errors import LinuxError
 from emulator.kernel import signals
 from emulator.kernel.files.description import Description, ReadBuffers, Stat, WriteBuffers, gather, total
 from emulator.kernel.files.virtual import pack_dirent
-from emulator.kernel.host import HostDirectory
+from emulator.kernel.host_handles import HostDirectory
 from emulator.kernel.thread_group import RLIM_INFINITY, RLIMIT_FSIZE
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from emulator.abi.sockets import (
 )
 from emulator.errors import LinuxError
 from emulator.kernel.files.socket import SocketDescription
-from emulator.kernel.host import by_number
+from emulator.kernel.host_errno import by_number
 from emulator.kernel.host_sockets import BAD_ADDRESS, Block
 
 if TYPE_CHECKING:

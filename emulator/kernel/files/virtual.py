@@ -26,7 +26,8 @@ from emulator.kernel.files.description import (
 )
 
 if TYPE_CHECKING:
-    from emulator.kernel.host import Host, HostDirectory
+    from emulator.kernel.host import Host
+    from emulator.kernel.host_handles import HostDirectory
     from emulator.kernel.tasks import Task
 
 DT_FIFO, DT_CHR, DT_DIR, DT_BLK, DT_REG, DT_LNK, DT_SOCK = 1, 2, 4, 6, 8, 10, 12

@@ -11,7 +11,9 @@ import pytest
 
 from emulator.abi.errno import E
 from emulator.errors import LinuxError
-from emulator.kernel.host import Host, HostFd, by_number, linux_error
+from emulator.kernel.host import Host
+from emulator.kernel.host_errno import by_number, linux_error
+from emulator.kernel.host_handles import HostFd
 
 
 def test_every_host_errno_has_its_name() -> None:

@@ -1,0 +1,69 @@
+"""Functions of the host's C library that `os` lacks; they raise LinuxError.
+
+One the libc has not fails with ENOSYS.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from emulator.abi.errno import E
+from emulator.errors import LinuxError
+from emulator.kernel.host_errno import by_number
+
+_libc = ctypes.CDLL(None, use_errno=True)
+AT_FDCWD = -100
+
+
+def _bind(name: str, *argtypes: Any, restype: Any = ctypes.c_int) -> Callable[..., int]:
+    function = getattr(_libc, name, None)
+    if function is None:
+        return _missing
+    function.argtypes = argtypes
+    function.restype = restype
+
+    def call(*args: Any) -> int:
+        result: int = function(*args)
+        if result == -1:
+            raise LinuxError(by_number(ctypes.get_errno()))
+        return result
+
+    return call
+
+
+def _missing(*_args: Any) -> int:
+    raise LinuxError(E.ENOSYS)
+
+
+_int, _uint, _long, _ssize, _ptr, _str = (
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.c_int64,
+    ctypes.c_ssize_t,
+    ctypes.c_void_p,
+    ctypes.c_char_p,
+)
+getdents64 = _bind("getdents64", _int, _ptr, ctypes.c_size_t, restype=_ssize)
+renameat2 = _bind("renameat2", _int, _str, _int, _str, _uint)
+statx = _bind("statx", _int, _str, _int, _uint, _ptr)
+fallocate = _bind("fallocate", _int, _int, _long, _long)
+faccessat = _bind("faccessat", _int, _str, _int, _int)
+linkat = _bind("linkat", _int, _str, _int, _str, _int)
+mknodat = _bind("mknodat", _int, _str, _uint, ctypes.c_uint64)
+utimensat = _bind("utimensat", _int, _ptr, _ptr, _int)
+sync_file_range = _bind("sync_file_range", _int, _long, _long, _uint)
+fstatfs = _bind("fstatfs64", _int, _ptr)
+statfs = _bind("statfs64", _str, _ptr)
+setfsuid = _bind("setfsuid", _uint)
+setfsgid = _bind("setfsgid", _uint)
+
+_syscall = _bind("syscall", _long, _long, _ptr, restype=_long)
+_SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159}
+
+
+def setgroups(groups: Sequence[int]) -> None:
+    """setgroups(2) for this thread; the library's own function changes every thread."""
+    _syscall(_SYS_SETGROUPS[os.uname().machine], len(groups), (ctypes.c_uint32 * len(groups))(*groups))
