@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
+from gdbstub.abilities import LaunchSettings
 from gdbstub.encoding import to_hex
 from gdbstub.errors import NoSuchThread, TargetError
 from gdbstub.registry import OK, Reply, Verdict
@@ -23,7 +24,7 @@ from gdbstub.stop import (
     ThreadExitedEvent,
     format_stop,
 )
-from gdbstub.target import LaunchSettings, ResumeAction, Target
+from gdbstub.target import ResumeAction, Target
 from gdbstub.thread_id import ANY, EVERY, SOME, ThreadId, format_thread_id, parse_thread_id
 
 PACKET_SIZE = 0x40000  # gdb takes no more than 0x80000

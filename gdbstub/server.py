@@ -25,8 +25,9 @@ from typing import Protocol
 
 import trio
 
+from gdbstub.abilities import Beside, Launch
 from gdbstub.session import PacketLog, Session
-from gdbstub.target import Beside, Launch, SliceResult, Target, Waiting
+from gdbstub.target import SliceResult, Target, Waiting
 
 QUICK_S = 0.002
 TURN_S = 0.005

@@ -21,8 +21,8 @@ from emulator.kernel.events import (
     VforkDone,
 )
 from emulator.kernel.tasks import Task
+from gdbstub.abilities import ThreadOptions
 from gdbstub.signals import Signal as GdbSignal
-from gdbstub.target import ThreadOptions
 from gdbstub.thread_id import ThreadId
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from emulator.errors import LinuxError
 from emulator.kernel.boot import spawn
 from emulator.kernel.exec import describe
 from emulator.kernel.tasks import Live
+from gdbstub.abilities import LaunchSettings
 from gdbstub.errors import TargetError
 from gdbstub.stop import StopEvent
-from gdbstub.target import LaunchSettings
 
 
 class LaunchAbility(SteppingAbility):

@@ -14,8 +14,8 @@ from emulator.debug.core import EINVAL, Core
 from emulator.errors import MemoryFault
 from emulator.kernel.address_space import AddressSpace
 from emulator.kernel.tasks import Task
+from gdbstub.abilities import Library, LibraryList
 from gdbstub.errors import TargetError
-from gdbstub.target import Library, LibraryList
 
 PT_DYNAMIC, PT_PHDR, PT_TLS = 2, 6, 7
 _DT_NULL, _DT_DEBUG = 0, 21

@@ -14,8 +14,8 @@ from emulator.debug.core import EINVAL, Core
 from emulator.errors import LinuxError, MemoryFault
 from emulator.kernel.tasks import Task
 from emulator.kernel.vma import VmFlag
+from gdbstub.abilities import MemoryRegion
 from gdbstub.errors import MemoryUnreadable, TargetError
-from gdbstub.target import MemoryRegion
 from gdbstub.thread_id import ThreadId
 
 _TOP = 1 << 64

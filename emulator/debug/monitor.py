@@ -14,8 +14,8 @@ from emulator.debug.stepping import SteppingAbility
 from emulator.debug.strace import Strace
 from emulator.errors import EmulatorError
 from emulator.kernel.tasks import Task
+from gdbstub.abilities import MonitorCommand
 from gdbstub.errors import TargetError
-from gdbstub.target import MonitorCommand
 
 
 class MonitorAbility(SteppingAbility):

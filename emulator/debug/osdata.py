@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from emulator.debug.core import EINVAL, Core
 from emulator.kernel.tasks import Task
+from gdbstub.abilities import OsTable
 from gdbstub.errors import TargetError
-from gdbstub.target import OsTable
 
 _DESCRIPTIONS = {
     "processes": "Listing of all processes",

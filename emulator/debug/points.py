@@ -16,10 +16,10 @@ from emulator.debug.core import EINVAL
 from emulator.debug.registers import RegistersAbility
 from emulator.errors import MemoryFault
 from emulator.kernel.tasks import Task
+from gdbstub.abilities import BreakpointKind
 from gdbstub.agent import AgentError, Expression
 from gdbstub.errors import MemoryUnreadable, TargetError
 from gdbstub.stop import HardwareBreakpoint, Reason, SoftwareBreakpoint, Watchpoint, WatchType
-from gdbstub.target import BreakpointKind
 
 _KINDS = {WatchType.WRITE: WatchKind.WRITE, WatchType.READ: WatchKind.READ, WatchType.ACCESS: WatchKind.ACCESS}
 

@@ -13,8 +13,8 @@ from emulator.debug.descriptions import Description
 from emulator.debug.libraries import GuestReader
 from emulator.errors import MemoryFault
 from emulator.kernel.tasks import Task, TaskUid
+from gdbstub.abilities import ThreadDetails
 from gdbstub.errors import TargetError
-from gdbstub.target import ThreadDetails
 from gdbstub.tdesc import TargetDescription
 from gdbstub.thread_id import ThreadId
 

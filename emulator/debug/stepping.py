@@ -20,17 +20,7 @@ from emulator.kernel.tasks import Task, TaskUid
 from gdbstub import stop as gdb
 from gdbstub.signals import Signal as GdbSignal
 from gdbstub.stop import StopEvent, Stopped
-from gdbstub.target import (
-    RUNNING,
-    HostFd,
-    ResumeAction,
-    ResumeKind,
-    Running,
-    SliceResult,
-    Stop,
-    Waiting,
-    action_for,
-)
+from gdbstub.target import RUNNING, HostFd, ResumeAction, ResumeKind, Running, SliceResult, Stop, Waiting, action_for
 
 if TYPE_CHECKING:
     from emulator.kernel.thread_group import ThreadGroup

@@ -19,7 +19,7 @@ from emulator.debug.osdata import OsDataAbility
 from emulator.debug.siginfo import SiginfoAbility
 from emulator.debug.tls import TlsAbility
 from emulator.debug.vfile import HostIoAbility
-from gdbstub.target import ProcessDetails
+from gdbstub.abilities import ProcessDetails
 from gdbstub.thread_id import ThreadId
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from emulator.abi.fcntl import O
 from emulator.debug.core import Core
 from emulator.errors import LinuxError
+from gdbstub.abilities import FileStatus, OpenFlags
 from gdbstub.errors import FileError, TargetError
-from gdbstub.target import FileStatus, OpenFlags
 
 if TYPE_CHECKING:
     from emulator.kernel.files.description import Description, Stat

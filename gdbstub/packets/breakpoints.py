@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 
+from gdbstub.abilities import BreakpointKind, Breakpoints, Watchpoints
 from gdbstub.agent import Expression, compile_expression
 from gdbstub.context import Context
 from gdbstub.encoding import from_hex, hex_number
 from gdbstub.errors import Malformed, Unsupported
 from gdbstub.registry import OK, Reply, packet
 from gdbstub.stop import WatchType
-from gdbstub.target import BreakpointKind, Breakpoints, Watchpoints
 
 
 class PointType(Enum):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from gdbstub.abilities import SignalPolicy, SyscallCatching
 from gdbstub.context import Context
 from gdbstub.encoding import hex_number
 from gdbstub.errors import Malformed
 from gdbstub.registry import OK, Reply, packet
 from gdbstub.signals import Signal
-from gdbstub.target import SignalPolicy, SyscallCatching
 
 
 @packet("QCatchSyscalls:wanted", needs=SyscallCatching, advertises="QCatchSyscalls+")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 
+from gdbstub.abilities import FileStatus, HostIo, OpenFlags
 from gdbstub.context import Context
 from gdbstub.errors import FileError
 from gdbstub.registry import Escaped, Hex, host_io
-from gdbstub.target import FileStatus, HostIo, OpenFlags
 
 _APPEND, _CREATE, _TRUNCATE, _EXCLUSIVE = 0x8, 0x200, 0x400, 0x800
 _ACCESS = {0: OpenFlags.READ, 1: OpenFlags.WRITE, 2: OpenFlags.READ | OpenFlags.WRITE}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from gdbstub.abilities import Launch, LaunchSettings
 from gdbstub.context import Context
 from gdbstub.encoding import from_hex
 from gdbstub.errors import Malformed, TargetError
 from gdbstub.registry import OK, Hex, Reply, Verdict, packet
 from gdbstub.stop import StopEvent
-from gdbstub.target import Launch, LaunchSettings
 from gdbstub.thread_id import SOME
 
 

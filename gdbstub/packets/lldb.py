@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 
+from gdbstub.abilities import MemoryRegions, ProcessDetails, ProcessInformation, ThreadInformation
 from gdbstub.context import Context
 from gdbstub.encoding import escape, to_hex
 from gdbstub.errors import TargetError
 from gdbstub.registry import OK, Reply, packet
 from gdbstub.signals import Signal
 from gdbstub.stop import HardwareBreakpoint, SoftwareBreakpoint, StopEvent, Stopped, Watchpoint
-from gdbstub.target import (
-    MemoryRegions,
-    ProcessDetails,
-    ProcessInformation,
-    ThreadInformation,
-)
 from gdbstub.tdesc import RegisterDescription
 from gdbstub.thread_id import ThreadId
 

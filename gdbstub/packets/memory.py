@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
+from gdbstub.abilities import MemoryAllocation
 from gdbstub.context import Context
 from gdbstub.encoding import escape, to_hex
 from gdbstub.errors import Malformed, MemoryUnreadable
 from gdbstub.registry import OK, Escaped, Hex, Reply, packet
-from gdbstub.target import MemoryAllocation
 
 _LIMIT = 1 << 64
 _PIECE = 1 << 18  # of memory read in one go

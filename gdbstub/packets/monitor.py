@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gdbstub.abilities import Monitor, MonitorCommand
 from gdbstub.context import Context
 from gdbstub.encoding import to_hex
 from gdbstub.errors import TargetError
 from gdbstub.registry import OK, Farewell, Hex, Reply, packet
-from gdbstub.target import Monitor, MonitorCommand
 
 
 @packet("qRcmd,command", needs=Monitor)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from gdbstub.abilities import NonStop
 from gdbstub.context import Context
 from gdbstub.registry import OK, Reply, packet
-from gdbstub.target import NonStop
 
 
 @packet("QNonStop:enabled", needs=NonStop, advertises="QNonStop+")

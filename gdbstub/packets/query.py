@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
+from gdbstub.abilities import ForkEvents, SectionOffsets
 from gdbstub.context import Context, ErrorText
 from gdbstub.registry import OK, Reply, packet
 from gdbstub.stop import NoResumed, StopFormat
-from gdbstub.target import ForkEvents, SectionOffsets
 from gdbstub.thread_id import ALL
 
 # What the client may offer that changes how stops are spelled: feature -> field

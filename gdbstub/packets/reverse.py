@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from gdbstub.abilities import ReverseExecution
 from gdbstub.context import Context
 from gdbstub.registry import OK, Reply, Verdict, packet
-from gdbstub.target import ReverseExecution
 from gdbstub.thread_id import SOME
 
 

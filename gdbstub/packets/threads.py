@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from gdbstub.abilities import ThreadEvents, ThreadInformation, ThreadLocalStorage, ThreadOptions
 from gdbstub.context import Context
 from gdbstub.encoding import hex_number, to_hex
 from gdbstub.errors import Malformed
 from gdbstub.registry import OK, Reply, packet
-from gdbstub.target import ThreadEvents, ThreadInformation, ThreadLocalStorage, ThreadOptions
 from gdbstub.thread_id import SOME, ThreadId, parse_thread_id
 
 _LIST_LENGTH = 1024  # threads in one reply

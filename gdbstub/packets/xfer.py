@@ -6,11 +6,7 @@ from collections.abc import Iterable
 from xml.sax.saxutils import escape as xml_text
 from xml.sax.saxutils import quoteattr
 
-from gdbstub.context import Context
-from gdbstub.encoding import hex_number
-from gdbstub.errors import Malformed, TargetError
-from gdbstub.registry import xfer, xfer_write
-from gdbstub.target import (
+from gdbstub.abilities import (
     AuxiliaryVector,
     ExecutableFile,
     Libraries,
@@ -19,6 +15,10 @@ from gdbstub.target import (
     SignalInformation,
     ThreadInformation,
 )
+from gdbstub.context import Context
+from gdbstub.encoding import hex_number
+from gdbstub.errors import Malformed, TargetError
+from gdbstub.registry import xfer, xfer_write
 
 _HEADER = '<?xml version="1.0"?>\n'
 

@@ -25,7 +25,7 @@ GDBSTUB = (
     ("gdbstub.packets",),
     ("gdbstub.context",),
     ("gdbstub.registry",),
-    ("gdbstub.stop", "gdbstub.tdesc", "gdbstub.target", "gdbstub.framing"),
+    ("gdbstub.abilities", "gdbstub.stop", "gdbstub.tdesc", "gdbstub.target", "gdbstub.framing"),
     ("gdbstub.encoding", "gdbstub.thread_id", "gdbstub.signals", "gdbstub.agent"),
     ("gdbstub.errors",),
 )

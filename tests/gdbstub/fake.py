@@ -10,6 +10,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from gdbstub.abilities import (
+    BreakpointKind,
+    FileStatus,
+    LaunchSettings,
+    Library,
+    LibraryList,
+    MemoryRegion,
+    MonitorCommand,
+    OpenFlags,
+    OsTable,
+    ProcessDetails,
+    ThreadDetails,
+    ThreadOptions,
+)
 from gdbstub.agent import AgentError, Expression
 from gdbstub.encoding import frame, run_length_decode
 from gdbstub.errors import FileError, MemoryUnreadable, NoSuchThread, TargetError, ThreadExited
@@ -25,27 +39,7 @@ from gdbstub.stop import (
     Stopped,
     WatchType,
 )
-from gdbstub.target import (
-    RUNNING,
-    BreakpointKind,
-    FileStatus,
-    LaunchSettings,
-    Library,
-    LibraryList,
-    MemoryRegion,
-    MonitorCommand,
-    OpenFlags,
-    OsTable,
-    ProcessDetails,
-    ResumeAction,
-    ResumeKind,
-    SliceResult,
-    Stop,
-    ThreadDetails,
-    ThreadOptions,
-    Waiting,
-    action_for,
-)
+from gdbstub.target import RUNNING, ResumeAction, ResumeKind, SliceResult, Stop, Waiting, action_for
 from gdbstub.tdesc import FeatureDescription, RegisterDescription, TargetDescription
 from gdbstub.thread_id import ThreadId
 

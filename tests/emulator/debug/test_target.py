@@ -16,6 +16,7 @@ from emulator.kernel.boot import power_on, spawn
 from emulator.kernel.kernel import Config
 from emulator.kernel.signals import send_to_group
 from emulator.machine import Machine
+from gdbstub.abilities import BreakpointKind, OpenFlags
 from gdbstub.agent import compile_expression
 from gdbstub.errors import FileError, MemoryUnreadable, NoSuchThread, TargetError, ThreadExited
 from gdbstub.signals import Signal
@@ -35,7 +36,7 @@ from gdbstub.stop import (
     Watchpoint,
     WatchType,
 )
-from gdbstub.target import RUNNING, BreakpointKind, OpenFlags, ResumeAction, ResumeKind, Stop, Waiting
+from gdbstub.target import RUNNING, ResumeAction, ResumeKind, Stop, Waiting
 from gdbstub.thread_id import EVERY, ThreadId
 from tests.emulator.debug import programs
 
@@ -435,7 +436,7 @@ def test_launch() -> None:
     target = LaunchingTarget(machine)
     target.attached()
     assert not target.status()
-    from gdbstub.target import LaunchSettings
+    from gdbstub.abilities import LaunchSettings
 
     with pytest.raises(TargetError, match="ENOENT"):
         target.launch(b"/nowhere/to/be/found", (), LaunchSettings())
