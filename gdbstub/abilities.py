@@ -27,26 +27,28 @@ class BreakpointKind(Enum):
     HARDWARE = 1
 
 
+@dataclass(frozen=True, slots=True)
+class BreakpointSite:
+    """Where a breakpoint is; `size` is the protocol's "kind" (on ARM: which instruction set)."""
+
+    kind: BreakpointKind
+    address: int
+    size: int
+
+
 @runtime_checkable
 class Breakpoints(Protocol):
-    """Z0 and Z1.  Inserting the same (kind, address) again replaces conditions and commands."""
+    """Z0 and Z1.  Inserting the same kind and address again replaces conditions and commands."""
 
     def insert_breakpoint(
-        self,
-        process: int,
-        kind: BreakpointKind,
-        address: int,
-        size: int,
-        conditions: Sequence[Expression],
-        commands: Sequence[Expression],
+        self, process: int, site: BreakpointSite, conditions: Sequence[Expression], commands: Sequence[Expression]
     ) -> None:
-        """Stop before the instruction at `address` runs, if there is no condition or one of them is not zero or fails.
+        """Stop before the instruction there runs, if there is no condition or one of them is not zero or fails.
 
-        `size` is the protocol's "kind" (on ARM: which instruction set).  If `commands` are given, run them all at such
-        a hit and go on without stopping.
+        If `commands` are given, run them all at such a hit and go on without stopping.
         """
 
-    def remove_breakpoint(self, process: int, kind: BreakpointKind, address: int, size: int) -> None:
+    def remove_breakpoint(self, process: int, site: BreakpointSite) -> None:
         """Undo; removing one that is not there is no error."""
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 
 from emulator.abi.memory import Access
-from emulator.abi.signals import UNBLOCKABLE_MASK, AltStack, Sa, SignalAction
-from emulator.arch.model import BadFrame, Fault, FaultKind, MemoryAccess, RegisterAccess, Restored
+from emulator.abi.signals import UNBLOCKABLE_MASK, AltStack, Sa
+from emulator.arch.model import BadFrame, Delivery, Fault, FaultKind, MemoryAccess, RegisterAccess, Restored
 from emulator.errors import MemoryFault
 
 SIGINFO_SIZE = 128
@@ -50,40 +50,30 @@ def syndrome(fault: Fault | None) -> tuple[int, int]:
 class Aarch64SignalFrame:
     """struct rt_sigframe_user_layout: siginfo, ucontext with records in __reserved; a frame record above."""
 
-    def push(
-        self,
-        regs: RegisterAccess,
-        memory: MemoryAccess,
-        action: SignalAction,
-        signo: int,
-        siginfo: bytes,
-        mask: int,
-        altstack: AltStack,
-        trampoline: int = 0,
-        fault: Fault | None = None,
-    ) -> None:
+    def push(self, regs: RegisterAccess, memory: MemoryAccess, signal: Delivery) -> None:
         """See `emulator.arch.model.SignalFrame`."""
+        action, altstack = signal.action, signal.altstack
         top = altstack.top_for(regs.read("sp"), action.flags)
         record = (top - FRAME_RECORD_SIZE) & ~15
         frame = record - FRAME_SIZE
         if frame < 0:
             raise MemoryFault(frame & ((1 << 64) - 1), Access.WRITE, mapped=False)
         general = regs.read_many(GENERAL)
-        address, esr = syndrome(fault)
+        address, esr = syndrome(signal.fault)
         context = _CONTEXT.pack(address, *general)
         fpsr, fpcr, *vectors = regs.read_many(FPSIMD)
         records = struct.pack("<IIII", FPSIMD_MAGIC, FPSIMD_SIZE, fpsr, fpcr)
         records += b"".join([value.to_bytes(16, "little") for value in vectors])
         if esr:
             records += struct.pack("<IIQ", ESR_MAGIC, ESR_SIZE, esr)
-        ucontext = struct.pack("<QQ", 0, 0) + altstack.saved().pack() + struct.pack("<Q", mask)
-        body = siginfo + ucontext.ljust(MCONTEXT, b"\0") + context.ljust(RESERVED, b"\0") + records + bytes(16)
+        ucontext = struct.pack("<QQ", 0, 0) + altstack.saved().pack() + struct.pack("<Q", signal.mask)
+        body = signal.siginfo + ucontext.ljust(MCONTEXT, b"\0") + context.ljust(RESERVED, b"\0") + records + bytes(16)
         memory.write(frame, body)
         memory.write(record, struct.pack("<QQ", general[29], general[30]))
 
-        restorer = action.restorer if action.flags & Sa.RESTORER else trampoline + TRAMPOLINE_ENTRY
+        restorer = action.restorer if action.flags & Sa.RESTORER else signal.trampoline + TRAMPOLINE_ENTRY
         entry = {
-            "x0": signo,
+            "x0": signal.signo,
             "sp": frame,
             "x29": record,
             "x30": restorer,

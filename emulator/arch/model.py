@@ -183,26 +183,27 @@ class Restored:
     altstack: AltStack
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A signal on its way to its handler: what the frame has to hold, besides the registers."""
+
+    action: SignalAction
+    signo: int
+    siginfo: bytes  # struct siginfo, 128 bytes
+    mask: int  # the blocked set to restore
+    altstack: AltStack
+    trampoline: int = 0  # address of the "[vdso]" page; 0 if none
+    fault: Fault | None = None  # the task's last
+
+
 class SignalFrame(Protocol):
     """Builds and takes down the frame a handler runs on (arch/*/kernel/signal.c)."""
 
-    def push(
-        self,
-        regs: RegisterAccess,
-        memory: MemoryAccess,
-        action: SignalAction,
-        signo: int,
-        siginfo: bytes,
-        mask: int,
-        altstack: AltStack,
-        trampoline: int = 0,
-        fault: Fault | None = None,
-    ) -> None:
+    def push(self, regs: RegisterAccess, memory: MemoryAccess, signal: Delivery) -> None:
         """Save the user's state, then aim `regs` at the handler.
 
-        `siginfo` is the packed 128-byte structure, `mask` the blocked set to restore, `trampoline` the address of the
-        "[vdso]" page (0 if none).  Raises MemoryFault when the frame cannot be written; then nothing has changed in
-        `regs` and the caller forces SIGSEGV.
+        Raises MemoryFault when the frame cannot be written; then nothing has changed in `regs` and the caller forces
+        SIGSEGV.
         """
 
     def pop(self, regs: RegisterAccess, memory: MemoryAccess) -> Restored:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 
 from emulator.abi.memory import Access
-from emulator.abi.signals import UNBLOCKABLE_MASK, AltStack, Sa, SignalAction
+from emulator.abi.signals import UNBLOCKABLE_MASK, AltStack, Sa
 from emulator.arch import xstate
-from emulator.arch.model import BadFrame, Fault, FaultKind, MemoryAccess, RegisterAccess, Restored
+from emulator.arch.model import BadFrame, Delivery, Fault, FaultKind, MemoryAccess, RegisterAccess, Restored
 from emulator.errors import MemoryFault
 
 UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS = 1, 2, 4
@@ -57,19 +57,9 @@ def trap_fields(fault: Fault | None) -> tuple[int, int, int]:
 class X86SignalFrame:
     """struct rt_sigframe below the red zone, the XSAVE area above it on a 64-byte boundary."""
 
-    def push(
-        self,
-        regs: RegisterAccess,
-        memory: MemoryAccess,
-        action: SignalAction,
-        signo: int,
-        siginfo: bytes,
-        mask: int,
-        altstack: AltStack,
-        trampoline: int = 0,
-        fault: Fault | None = None,
-    ) -> None:
+    def push(self, regs: RegisterAccess, memory: MemoryAccess, signal: Delivery) -> None:
         """See `emulator.arch.model.SignalFrame`."""
+        action, altstack = signal.action, signal.altstack
         sp = regs.read("rsp") - RED_ZONE
         top = altstack.top_for(sp, action.flags)
         fpstate = (top - FPSTATE_SIZE) & ~63
@@ -82,17 +72,17 @@ class X86SignalFrame:
         image = xstate.pack_xsave(regs)
         _SW.pack_into(image, xstate.XCR0_OFFSET, FP_XSTATE_MAGIC1, FPSTATE_SIZE, xstate.XFEATURES, xstate.XSAVE_SIZE)
         image += FP_XSTATE_MAGIC2.to_bytes(4, "little")
-        err, trapno, cr2 = trap_fields(fault)
+        err, trapno, cr2 = trap_fields(signal.fault)
         *values, cs, gs, fs, ss = regs.read_many(SAVED)
         selectors = (cs & 0xFFFF, gs & 0xFFFF, fs & 0xFFFF, ss & 0xFFFF)
-        context = _CONTEXT.pack(*values, *selectors, err, trapno, mask, cr2, fpstate)
+        context = _CONTEXT.pack(*values, *selectors, err, trapno, signal.mask, cr2, fpstate)
         uc_flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
-        ucontext = struct.pack("<QQ", uc_flags, 0) + altstack.saved().pack() + context + struct.pack("<Q", mask)
+        ucontext = struct.pack("<QQ", uc_flags, 0) + altstack.saved().pack() + context + struct.pack("<Q", signal.mask)
         memory.write(fpstate, bytes(image))
-        memory.write(frame, struct.pack("<Q", action.restorer) + ucontext + siginfo)
+        memory.write(frame, struct.pack("<Q", action.restorer) + ucontext + signal.siginfo)
 
         regs.write_many({
-            "rdi": signo,
+            "rdi": signal.signo,
             "rsi": frame + SIGINFO,
             "rdx": frame + UCONTEXT,
             "rax": 0,

@@ -16,7 +16,7 @@ from emulator.debug.core import EINVAL
 from emulator.debug.registers import RegistersAbility
 from emulator.errors import MemoryFault
 from emulator.kernel.tasks import Task
-from gdbstub.abilities import BreakpointKind
+from gdbstub.abilities import BreakpointKind, BreakpointSite
 from gdbstub.agent import AgentError, Expression
 from gdbstub.errors import MemoryUnreadable, TargetError
 from gdbstub.stop import HardwareBreakpoint, Reason, SoftwareBreakpoint, Watchpoint, WatchType
@@ -103,39 +103,35 @@ class PointsAbility(RegistersAbility):
     # -- breakpoints ---------------------------------------------------------------------------------------------
 
     def insert_breakpoint(
-        self,
-        process: int,
-        kind: BreakpointKind,
-        address: int,
-        size: int,
-        conditions: Sequence[Expression],
-        commands: Sequence[Expression],
+        self, process: int, site: BreakpointSite, conditions: Sequence[Expression], commands: Sequence[Expression]
     ) -> None:
         """Insert, or replace conditions and commands."""
         task = self.leader(process)
-        if size not in task.arch.breakpoint_kinds and kind is BreakpointKind.SOFTWARE:
-            raise TargetError(EINVAL, f"no breakpoint has kind {size} here")
+        address, in_memory = site.address, site.kind is BreakpointKind.SOFTWARE
+        if site.size not in task.arch.breakpoint_kinds and in_memory:
+            raise TargetError(EINVAL, f"no breakpoint has kind {site.size} here")
         points = self._points(process)
         point = points.breakpoints.get(address)
         if point is None:
-            if kind is BreakpointKind.SOFTWARE and task.space.vmas.at(address) is None:
+            if in_memory and task.space.vmas.at(address) is None:
                 raise MemoryUnreadable(address)
             point = points.breakpoints[address] = Breakpoint()
             self._claim(points.table, address)
-        point.kinds.add(kind)
+        point.kinds.add(site.kind)
         point.conditions, point.commands = tuple(conditions), tuple(commands)
 
-    def remove_breakpoint(self, process: int, kind: BreakpointKind, address: int, size: int) -> None:
+    def remove_breakpoint(self, process: int, site: BreakpointSite) -> None:
         """Remove; unknown ones are no error."""
         points = self._points(process)
+        address = site.address
         point = points.breakpoints.get(address)
         if point is None:
             return
-        point.kinds.discard(kind)
+        point.kinds.discard(site.kind)
         if not point.kinds:
             del points.breakpoints[address]
             self._disclaim(points.table, address)
-            if kind is BreakpointKind.SOFTWARE and self.space(process).vmas.at(address) is None:
+            if site.kind is BreakpointKind.SOFTWARE and self.space(process).vmas.at(address) is None:
                 raise MemoryUnreadable(address)  # it went with its memory: gdb warns its user
 
     def _claim(self, table: PageTable, address: int) -> None:

@@ -22,6 +22,7 @@ from emulator.abi.signals import (
     Siginfo,
     Signal,
 )
+from emulator.arch.model import Delivery
 from emulator.errors import LinuxError, MemoryFault
 from emulator.kernel import coredump, lifecycle, ptrace, signals
 from emulator.kernel.events import SignalStop, StepDone
@@ -130,18 +131,10 @@ def _enter_handler(kernel: Kernel, task: Task, info: Siginfo, action: SignalActi
         _abort_sequence(kernel, task)
     arch, cpu = task.arch, kernel.cpu
     saved = state.saved_mask if state.saved_mask is not None else state.mask
+    siginfo = info.pack(arch.bits, arch.struct_order)
+    signal = Delivery(action, signo, siginfo, saved, state.altstack, task.space.signal_trampoline, task.fault)
     try:
-        arch.signal_frame.push(
-            cpu,
-            task.memory,
-            action,
-            signo,
-            info.pack(arch.bits, arch.struct_order),
-            saved,
-            state.altstack,
-            task.space.signal_trampoline,
-            task.fault,
-        )
+        arch.signal_frame.push(cpu, task.memory, signal)
     except (MemoryFault, LinuxError):
         if signo == Signal.SIGSEGV:
             group.sighand.actions[signo] = signals.DEFAULT_ACTION

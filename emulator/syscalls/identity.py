@@ -1,6 +1,6 @@
-"""Who: user and group ids, capabilities.
+"""Who: user and group ids.
 
-Source: credentials(7), setresuid(2), setgroups(2), capget(2), capabilities(7).
+Source: credentials(7), setresuid(2), setgroups(2).
 """
 
 from __future__ import annotations
@@ -10,17 +10,13 @@ from dataclasses import replace
 from emulator.abi.errno import E
 from emulator.errors import LinuxError
 from emulator.kernel.credentials import (
-    ALL_CAPABILITIES,
     CAP_SETGID,
-    CAP_SETPCAP,
     CAP_SETUID,
     UNCHANGED,
     Credentials,
 )
 from emulator.kernel.tasks import Task
 from emulator.syscalls.registry import Int, Ptr, UInt, syscall
-
-# -- user and group ids ----------------------------------------------------------------------------------------------
 
 
 @syscall("getuid")
@@ -150,7 +146,7 @@ def setregid(t: Task, rgid: UInt, egid: UInt) -> int:
 
 
 def _changed(wanted: tuple[int, ...], old: tuple[int, ...]) -> list[int]:
-    """-1 leaves an id alone."""
+    """Return what the ids become: UNCHANGED leaves one alone."""
     return [before if new == UNCHANGED else new for new, before in zip(wanted, old, strict=True)]
 
 
@@ -158,9 +154,7 @@ def _changed(wanted: tuple[int, ...], old: tuple[int, ...]) -> list[int]:
 def setresuid(t: Task, ruid: UInt, euid: UInt, suid: UInt) -> int:
     """setresuid(2)."""
     c = t.credentials
-    wanted = [
-        old if new == UNCHANGED else new for new, old in zip((ruid, euid, suid), (c.ruid, c.euid, c.suid), strict=False)
-    ]
+    wanted = _changed((ruid, euid, suid), (c.ruid, c.euid, c.suid))
     if not c.capable(CAP_SETUID) and any(uid not in (c.ruid, c.euid, c.suid) for uid in wanted):
         raise LinuxError(E.EPERM)
     _set_uids(t, *wanted)
@@ -171,9 +165,7 @@ def setresuid(t: Task, ruid: UInt, euid: UInt, suid: UInt) -> int:
 def setresgid(t: Task, rgid: UInt, egid: UInt, sgid: UInt) -> int:
     """setresgid(2)."""
     c = t.credentials
-    wanted = [
-        old if new == UNCHANGED else new for new, old in zip((rgid, egid, sgid), (c.rgid, c.egid, c.sgid), strict=False)
-    ]
+    wanted = _changed((rgid, egid, sgid), (c.rgid, c.egid, c.sgid))
     if not c.capable(CAP_SETGID) and any(gid not in (c.rgid, c.egid, c.sgid) for gid in wanted):
         raise LinuxError(E.EPERM)
     become(t, replace(c, rgid=wanted[0], egid=wanted[1], sgid=wanted[2], fsgid=wanted[1]))
@@ -221,64 +213,4 @@ def setgroups(t: Task, size: Int, address: Ptr) -> int:
         raise LinuxError(E.EINVAL)
     groups = t.memory.read_struct(address, "I" * size) if size else ()
     become(t, replace(t.credentials, groups=tuple(sorted(groups))))
-    return 0
-
-
-# -- capabilities ----------------------------------------------------------------------------------------------------
-
-_CAP_VERSIONS = {0x19980330: 1, 0x20071026: 2, 0x20080522: 2}
-_CAP_PREFERRED = 0x20080522
-
-
-def _cap_header(t: Task, header: int) -> tuple[int, int]:
-    version, pid = t.memory.read_struct(header, "Ii")
-    if version not in _CAP_VERSIONS:
-        t.memory.write_u32(header, _CAP_PREFERRED)
-        raise LinuxError(E.EINVAL)
-    return _CAP_VERSIONS[version], pid
-
-
-@syscall("capget")
-def capget(t: Task, header: Ptr, data: Ptr) -> int:
-    """capget(2)."""
-    try:
-        words, pid = _cap_header(t, header)
-    except LinuxError as error:
-        if error.errno is E.EINVAL and not data:
-            return 0
-        raise
-    if pid < 0:
-        raise LinuxError(E.EINVAL)
-    task = t if pid in (0, t.tid) else t.kernel.tasks.find(pid)
-    if task is None:
-        raise LinuxError(E.ESRCH)
-    if not data:
-        return 0
-    c = task.credentials
-    for index in range(words):
-        shift = 32 * index
-        sets = (c.cap_effective >> shift, c.cap_permitted >> shift, c.cap_inheritable >> shift)
-        t.memory.write_struct(data + 12 * index, "III", *(value & 0xFFFFFFFF for value in sets))
-    return 0
-
-
-@syscall("capset")
-def capset(t: Task, header: Ptr, data: Ptr) -> int:
-    """capset(2)."""
-    words, pid = _cap_header(t, header)
-    if pid not in (0, t.tid):
-        raise LinuxError(E.EPERM)
-    effective = permitted = inheritable = 0
-    for index in range(words):
-        e, p, i = t.memory.read_struct(data + 12 * index, "III")
-        effective |= e << 32 * index
-        permitted |= p << 32 * index
-        inheritable |= i << 32 * index
-    c = t.credentials
-    effective, permitted, inheritable = (s & ALL_CAPABILITIES for s in (effective, permitted, inheritable))
-    if permitted & ~c.cap_permitted or effective & ~permitted:
-        raise LinuxError(E.EPERM)
-    if inheritable & ~(c.cap_inheritable | c.cap_permitted) and not c.capable(CAP_SETPCAP):
-        raise LinuxError(E.EPERM)
-    become(t, replace(c, cap_effective=effective, cap_permitted=permitted, cap_inheritable=inheritable))
     return 0

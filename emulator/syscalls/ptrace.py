@@ -7,7 +7,7 @@ where it has to be gives ESRCH, whatever the interleaving.  Source: ptrace(2), k
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 
 from emulator.abi.errno import E
@@ -402,7 +402,7 @@ _REQUESTS: dict[int, Callable[[Task, Task, int, int], int]] = {
 # -- process_vm_readv ------------------------------------------------------------------------------------------------
 
 
-def _vm(t: Task, pid: int, local: int, local_count: int, remote: int, remote_count: int, flags: int) -> Task:
+def _vm(t: Task, pid: int, flags: int) -> Task:
     if flags:
         raise LinuxError(E.EINVAL)
     task = t.kernel.tasks.find(pid)
@@ -420,7 +420,7 @@ def process_vm_readv(
     """process_vm_readv(2): as much as could be copied, EFAULT if nothing."""
     here = t.memory.read_iovec(local, local_count)
     there = t.memory.read_iovec(remote, remote_count)
-    task = _vm(t, pid, local, local_count, remote, remote_count, flags)
+    task = _vm(t, pid, flags)
     room = sum(length for _, length in here)
     gathered = bytearray()
     complete = True
@@ -438,9 +438,9 @@ def process_vm_readv(
     return _scatter(t, here, bytes(gathered))
 
 
-def _scatter(t: Task, vectors: object, data: bytes) -> int:
+def _scatter(t: Task, vectors: Iterable[tuple[int, int]], data: bytes) -> int:
     done = 0
-    for base, length in vectors:  # type: ignore[attr-defined]
+    for base, length in vectors:
         part = data[done : done + length]
         if not part:
             break
@@ -461,6 +461,6 @@ def process_vm_writev(
     """process_vm_writev(2)."""
     here = t.memory.read_iovec(local, local_count)
     there = t.memory.read_iovec(remote, remote_count)
-    task = _vm(t, pid, local, local_count, remote, remote_count, flags)
+    task = _vm(t, pid, flags)
     data = b"".join(t.memory.read(base, length) for base, length in here)
     return _scatter(task, there, data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from gdbstub.abilities import BreakpointKind, Breakpoints, Watchpoints
+from gdbstub.abilities import BreakpointKind, Breakpoints, BreakpointSite, Watchpoints
 from gdbstub.agent import Expression, compile_expression
 from gdbstub.context import Context
 from gdbstub.encoding import from_hex, hex_number
@@ -38,7 +38,7 @@ def insert(c: Context, type: PointType, addr: int, kind: int, extra: bytes = b""
     checks = expressions(conditions.rstrip(b";"))
     if (breakpoint_kind := _BREAK.get(type)) is not None:
         actions = expressions(commands.partition(b",")[2]) if commands else ()
-        c.target.insert_breakpoint(c.process, breakpoint_kind, addr, kind, checks, actions)
+        c.target.insert_breakpoint(c.process, BreakpointSite(breakpoint_kind, addr, kind), checks, actions)
         return OK
     if not c.has(Watchpoints):
         raise Unsupported
@@ -52,7 +52,7 @@ def insert(c: Context, type: PointType, addr: int, kind: int, extra: bytes = b""
 def remove(c: Context, type: PointType, addr: int, kind: int) -> Reply:
     """Remove a point."""
     if (breakpoint_kind := _BREAK.get(type)) is not None:
-        c.target.remove_breakpoint(c.process, breakpoint_kind, addr, kind)
+        c.target.remove_breakpoint(c.process, BreakpointSite(breakpoint_kind, addr, kind))
         return OK
     if not c.has(Watchpoints):
         raise Unsupported

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from gdbstub.abilities import (
     BreakpointKind,
+    BreakpointSite,
     FileStatus,
     LaunchSettings,
     Library,
@@ -270,18 +271,12 @@ class FakeTarget:
     # --------------------------------------------------------------------------------------- abilities
 
     def insert_breakpoint(
-        self,
-        process: int,
-        kind: BreakpointKind,
-        address: int,
-        size: int,
-        conditions: Sequence[Expression],
-        commands: Sequence[Expression],
+        self, process: int, site: BreakpointSite, conditions: Sequence[Expression], commands: Sequence[Expression]
     ) -> None:
-        self.breakpoints[kind, address] = (conditions, commands)
+        self.breakpoints[site.kind, site.address] = (conditions, commands)
 
-    def remove_breakpoint(self, process: int, kind: BreakpointKind, address: int, size: int) -> None:
-        self.breakpoints.pop((kind, address), None)
+    def remove_breakpoint(self, process: int, site: BreakpointSite) -> None:
+        self.breakpoints.pop((site.kind, site.address), None)
 
     def insert_watchpoint(
         self, process: int, kind: WatchType, address: int, length: int, conditions: Sequence[Expression]

@@ -9,7 +9,7 @@ import pytest
 from emulator.abi.memory import Access
 from emulator.abi.signals import SEGV_MAPERR, SS_AUTODISARM, AltStack, Sa, Siginfo, Signal, SignalAction
 from emulator.arch import AARCH64, ARCHES, X86_64, Arch
-from emulator.arch.model import BadFrame, Fault, FaultKind
+from emulator.arch.model import BadFrame, Delivery, Fault, FaultKind
 from emulator.errors import MemoryFault
 from tests.emulator.arch.fakes import Memory, Registers
 
@@ -47,7 +47,7 @@ def push(
     altstack: AltStack = NO_ALTSTACK,
     fault: Fault | None = None,
 ) -> None:
-    arch.signal_frame.push(regs, memory, action, 11, INFO, 0x5, altstack, TRAMPOLINE, fault)
+    arch.signal_frame.push(regs, memory, Delivery(action, 11, INFO, 0x5, altstack, TRAMPOLINE, fault))
 
 
 def return_from(arch: Arch, regs: Registers) -> None:

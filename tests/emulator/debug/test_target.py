@@ -16,7 +16,7 @@ from emulator.kernel.boot import power_on, spawn
 from emulator.kernel.kernel import Config
 from emulator.kernel.signals import send_to_group
 from emulator.machine import Machine
-from gdbstub.abilities import BreakpointKind, OpenFlags
+from gdbstub.abilities import BreakpointKind, BreakpointSite, OpenFlags
 from gdbstub.agent import compile_expression
 from gdbstub.errors import FileError, MemoryUnreadable, NoSuchThread, TargetError, ThreadExited
 from gdbstub.signals import Signal
@@ -78,7 +78,7 @@ class Rig:
     def break_at(self, symbol: str, condition: str = "") -> None:
         conditions = [compile_expression(bytes.fromhex(condition))] if condition else []
         address = self.symbol[symbol]
-        self.target.insert_breakpoint(self.pid, BreakpointKind.SOFTWARE, address, 1, conditions, [])
+        self.target.insert_breakpoint(self.pid, BreakpointSite(BreakpointKind.SOFTWARE, address, 1), conditions, [])
 
 
 @pytest.fixture
