@@ -318,3 +318,28 @@ class Description:
         host = self.host_poll()
         polls = () if host is None else (HostPoll(host.fd, events),)
         return Block(Wait(what, (self.waiters,), polls, deadline_ns, partial=partial))
+
+
+class NoData:
+    """The data side of a directory, whatever holds it: it can be sought in, not read or written."""
+
+    __slots__ = ()
+
+    seekable = True
+    pollable = False
+
+    def read(self, t: Task, buffers: ReadBuffers) -> int:
+        """EISDIR."""
+        raise LinuxError(E.EISDIR)
+
+    def pread(self, t: Task | None, buffers: ReadBuffers, offset: int, flags: int = 0) -> int:
+        """EISDIR."""
+        raise LinuxError(E.EISDIR)
+
+    def write(self, t: Task, buffers: WriteBuffers) -> int:
+        """EBADF: it cannot be open for writing."""
+        raise LinuxError(E.EBADF)
+
+    def pwrite(self, t: Task | None, buffers: WriteBuffers, offset: int, flags: int = 0) -> int:
+        """EBADF."""
+        raise LinuxError(E.EBADF)

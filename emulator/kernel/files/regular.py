@@ -17,7 +17,7 @@ from emulator.abi.memory import PAGE_SIZE
 from emulator.abi.signals import Signal
 from emulator.errors import LinuxError
 from emulator.kernel import signals
-from emulator.kernel.files.description import Description, ReadBuffers, Stat, WriteBuffers, gather, total
+from emulator.kernel.files.description import Description, NoData, ReadBuffers, Stat, WriteBuffers, gather, total
 from emulator.kernel.files.virtual import pack_dirent
 from emulator.kernel.host_handles import HostDirectory
 from emulator.kernel.thread_group import RLIM_INFINITY, RLIMIT_FSIZE
@@ -152,14 +152,12 @@ class RegularFile(HostFile):
         return self.host.call(arena.map_file, self._fd, offset, n_pages, shared, writable)
 
 
-class HostDirectoryDescription(HostFile):
+class HostDirectoryDescription(NoData, HostFile):
     """A directory of the host."""
 
     __slots__ = ("_directory", "_mounts_listed")
 
     kind = "directory"
-    seekable = True
-    pollable = False
 
     def __init__(self, walker: Walker, fd: int, flags: int) -> None:
         super().__init__(walker, fd, flags)
@@ -172,18 +170,6 @@ class HostDirectoryDescription(HostFile):
 
     def directory_position(self) -> HostDirectory | Node | None:
         return self._directory
-
-    def read(self, t: Task, buffers: ReadBuffers) -> int:
-        raise LinuxError(E.EISDIR)
-
-    def pread(self, t: Task | None, buffers: ReadBuffers, offset: int, flags: int = 0) -> int:
-        raise LinuxError(E.EISDIR)
-
-    def write(self, t: Task, buffers: WriteBuffers) -> int:
-        raise LinuxError(E.EBADF)
-
-    def pwrite(self, t: Task | None, buffers: WriteBuffers, offset: int, flags: int = 0) -> int:
-        raise LinuxError(E.EBADF)
 
     def seek(self, offset: int, whence: int) -> int:
         self._mounts_listed = False

@@ -18,6 +18,7 @@ from emulator.errors import LinuxError
 from emulator.kernel.credentials import CAP_DAC_OVERRIDE
 from emulator.kernel.files.description import (
     Description,
+    NoData,
     ReadBuffers,
     VirtualStat,
     WriteBuffers,
@@ -254,14 +255,12 @@ def pack_dirent(inode: int, offset: int, kind: int, name: bytes) -> bytes:
     return struct.pack("<QqHB", inode, offset, length, kind) + name.ljust(length - 19, b"\0")
 
 
-class VirtualDirectoryDescription(Description):
+class VirtualDirectoryDescription(NoData, Description):
     """An open VirtualDirectory."""
 
     __slots__ = ("_names", "_offset", "_opener", "node")
 
     kind = "procdir"
-    seekable = True
-    pollable = False
 
     def __init__(self, host: Host, flags: int, node: VirtualDirectory, opener: Task | None = None) -> None:
         super().__init__(host, flags, node.path())
@@ -272,15 +271,6 @@ class VirtualDirectoryDescription(Description):
 
     def directory_position(self) -> HostDirectory | Node | None:
         return self.node
-
-    def read(self, t: Task, buffers: ReadBuffers) -> int:
-        raise LinuxError(E.EISDIR)
-
-    def pread(self, t: Task | None, buffers: ReadBuffers, offset: int, flags: int = 0) -> int:
-        raise LinuxError(E.EISDIR)
-
-    def write(self, t: Task, buffers: WriteBuffers) -> int:
-        raise LinuxError(E.EBADF)
 
     def seek(self, offset: int, whence: int) -> int:
         """To a d_off, or to the start."""
