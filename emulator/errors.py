@@ -20,7 +20,7 @@ class LinuxError(EmulatorError):
     __slots__ = ("errno",)
 
     def __init__(self, errno: E) -> None:
-        super().__init__(errno.name)
+        super().__init__(errno._name_)
         self.errno = errno
 
 

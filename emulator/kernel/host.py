@@ -154,6 +154,15 @@ class Host:
         except FAILURES as error:
             raise linux_error(error) from None
 
+    def readv_ready(self, fd: int, buffers: Sequence[Bytes]) -> int:
+        """readv(2) of a descriptor that does not block; -1 if it would have."""
+        try:
+            return os.readv(fd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX])
+        except BlockingIOError:
+            return -1
+        except FAILURES as error:
+            raise linux_error(error) from None
+
     def writev(self, fd: int, buffers: Sequence[Bytes]) -> int:
         """writev(2)."""
         try:

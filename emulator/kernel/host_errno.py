@@ -20,6 +20,7 @@ _BY_NUMBER: dict[int, E] = {
     for number, name in errno.errorcode.items()
     if name in _ALIASES or name in E.__members__
 }
+_RESOLVER = (socket.gaierror, socket.herror)  # their numbers are not errnos
 
 
 def by_number(number: int) -> E:
@@ -29,13 +30,13 @@ def by_number(number: int) -> E:
 
 def linux_error(error: BaseException) -> LinuxError:
     """Translate a failure of a host call; what Python reports without an errno has a defined one here."""
+    if isinstance(error, OSError) and isinstance(error.errno, int) and not isinstance(error, _RESOLVER):
+        return LinuxError(by_number(error.errno))
     match error:
         case LinuxError():
             return error
         case socket.gaierror() | socket.herror():
             return LinuxError(E.EADDRNOTAVAIL)
-        case OSError(errno=int() as number):
-            return LinuxError(by_number(number))
         case TimeoutError():
             return LinuxError(E.ETIMEDOUT)
         case OSError():  # "AF_UNIX path too long" and its like

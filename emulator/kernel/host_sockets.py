@@ -15,7 +15,6 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from emulator.abi.errno import E
 from emulator.abi.sockets import SO_BINDTODEVICE, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, Msg, SocketOption
 from emulator.errors import LinuxError
 from emulator.kernel.host_errno import FAILURES, by_number, linux_error
@@ -377,7 +376,10 @@ class HostEpoll:
 
     def modify(self, fd: int, events: int) -> None:
         """EPOLL_CTL_MOD."""
-        self._ctl(self._epoll.modify, fd, events)
+        try:
+            self._epoll.modify(fd, events)  # with every wait: hot
+        except FAILURES as error:
+            raise linux_error(error) from None
 
     def remove(self, fd: int) -> None:
         """EPOLL_CTL_DEL; a descriptor that is gone is no failure."""
@@ -400,8 +402,3 @@ class HostEpoll:
             function(*args)
         except FAILURES as error:
             raise linux_error(error) from None
-
-
-def again(error: LinuxError) -> bool:
-    """Whether a call would have had to wait."""
-    return error.errno is E.EAGAIN

@@ -312,7 +312,8 @@ class Hangs(FakeTarget):
 )
 def test_sigterm_ends_a_server(target: str, resumed: bool, status: int) -> None:
     code = (
-        "import trio; from gdbstub.server import *; from tests.gdbstub.test_server import *;"
+        "import trio, gdbstub.server; from gdbstub.server import *; from tests.gdbstub.test_server import *;"
+        f"gdbstub.server.GRACE_S = {0.2 if target == 'Hangs' else 15};"
         f"target = {target}(); target.memory[255] = 0xEB;"
         "trio.run(serve, target, TcpAddress('127.0.0.1', 0))"
     )

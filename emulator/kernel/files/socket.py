@@ -151,14 +151,19 @@ class SocketDescription(Description):
 
     def read(self, t: Task, buffers: ReadBuffers) -> int:
         """read(2) is recv(2) without flags."""
+        got = self._read_or_wait(t, buffers)
+        if isinstance(got, Wait):
+            raise Block(got)
+        return got
+
+    def _read_or_wait(self, t: Task, buffers: ReadBuffers) -> int | Wait:
         if self.shared:
             return self.receive(t, ViewIovec(buffers), 0)
-        try:
-            count = self.host.readv(self.fd, buffers)
-        except LinuxError as error:
-            if error.errno is not E.EAGAIN or self.flags & O.NONBLOCK:
-                raise
-            self.sleep(t, "sk_wait_data", Poll.IN, self.receive_timeout_ns)
+        count = self.host.readv_ready(self.fd, buffers)
+        if count < 0:
+            if self.flags & O.NONBLOCK:
+                raise LinuxError(E.EAGAIN)
+            return self.wait_for(t, "sk_wait_data", Poll.IN, self.receive_timeout_ns)
         if self.network.in_flight:
             self.network.sweep()  # descriptors in the message are gone: nobody asked for them
         return count
@@ -180,7 +185,7 @@ class SocketDescription(Description):
         progress_of(t).bytes = sent
         return self.send(t, ViewIovec(buffers), 0)
 
-    def read_one(self, t: Task, address: int, count: int) -> int:
+    def read_one(self, t: Task, address: int, count: int) -> int | Wait:
         """read(2) straight from a guest address: a bad one is the host's to find, after what it checks first."""
         if 0 < count <= STREAM_CHUNK:
             try:
@@ -188,8 +193,8 @@ class SocketDescription(Description):
             except LinuxError:
                 pass
             else:
-                got = self.read(t, views)
-                if self.sender_pids:
+                got = self._read_or_wait(t, views)
+                if self.sender_pids and not isinstance(got, Wait):
                     self.drop_sender(0)
                 return got
         return self.read_guest(t, ((address, count),)) if count else 0
@@ -243,15 +248,19 @@ class SocketDescription(Description):
     # -- waiting -------------------------------------------------------------------------------------------------
 
     def sleep(self, t: Task, what: str, events: int, timeout_ns: int | None, done: int = 0) -> NoReturn:
-        """Block until `events`; EAGAIN, or what is `done`, once the socket's timeout is over."""
+        """Block as `wait_for` says."""
+        raise Block(self.wait_for(t, what, events, timeout_ns, done))
+
+    def wait_for(self, t: Task, what: str, events: int, timeout_ns: int | None, done: int = 0) -> Wait:
+        """Wait until `events`; EAGAIN, or what is `done`, once the socket's timeout is over."""
         if uses_timeout(t, timeout_ns):
             raise LinuxError(E.EAGAIN)
         deadline = t.call.deadline_ns
         if events & Poll.OUT and self.family == AddressFamily.AF_UNIX and self.poll(events):
             # Writable as far as poll(2) sees: it is the receiver, or the backlog, that is full.
             soon = t.kernel.clock.monotonic_ns() + RETRY_NS
-            raise Block(self._wait(what, (), soon if deadline is None else min(soon, deadline), timeout_ns, done))
-        raise Block(self._wait(what, (HostPoll(self.fd, events),), deadline, timeout_ns, done))
+            return self._wait(what, (), soon if deadline is None else min(soon, deadline), timeout_ns, done)
+        return self._wait(what, (HostPoll(self.fd, events),), deadline, timeout_ns, done)
 
     def _wait(
         self, what: str, polls: tuple[HostPoll, ...], deadline: int | None, timeout_ns: int | None, done: int
