@@ -15,6 +15,7 @@ from gdbstub.encoding import to_hex
 from gdbstub.errors import NoSuchThread, TargetError
 from gdbstub.registry import OK, Reply, Verdict
 from gdbstub.stop import (
+    Forked,
     NoResumed,
     ProcessExited,
     ProcessSignalled,
@@ -87,7 +88,7 @@ class Context:
             return current
         candidates: list[ThreadId] = self.target.threads()
         for candidate in candidates:
-            if pattern.matches(candidate):
+            if pattern.matches(candidate) and self.target.is_alive(candidate):
                 return candidate
         if pattern in (SOME, EVERY) and self.current.is_thread:
             return self.current  # dead: the target says so in its own words
@@ -130,6 +131,12 @@ class Context:
         """A thread-id in the negotiated form."""
         return format_thread_id(thread, self.form.multiprocess).encode()
 
+    def introduced(self) -> Sequence[ThreadId]:
+        """Live threads, for a reply that names them."""
+        threads: Sequence[ThreadId] = self.target.threads()
+        self.target.introduce(threads)
+        return threads
+
     def processes(self) -> list[int]:
         """Every live process, in the order of its first thread."""
         return list(dict.fromkeys(thread.pid for thread in self.target.threads()))
@@ -146,12 +153,15 @@ class Context:
         self.last_event = event
         if isinstance(event, Stopped):
             thread = event.thread
+            self.target.introduce([thread])
+            if isinstance(event.reason, Forked):
+                self.target.introduce([event.reason.child])
             if not self.non_stop:
                 self.current = self.general = thread
                 self.continuing = SOME
             return self.spell(event)
         if isinstance(event, NoResumed) and not self.non_stop and "no-resumed" not in self.client_features:
-            live = self.target.threads()
+            live = self.introduced()
             if live:
                 return self.stop_reply(Stopped(live[0]))
         if isinstance(event, (ProcessExited, ProcessSignalled)) and self.general.pid == event.pid:
@@ -175,7 +185,7 @@ class Context:
     def _thread_list_text(self) -> bytes:
         if not self.threads_in_stop_reply:
             return b""
-        threads = self.target.threads()
+        threads = self.introduced()
         return b"threads:" + b",".join(self.format_thread(thread) for thread in threads) + b";"
 
     def note_current(self, event: StopEvent) -> None:

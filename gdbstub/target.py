@@ -105,8 +105,14 @@ class Target(Protocol):
     def threads(self) -> Sequence[ThreadId]:
         """All live threads of all processes, in the order they should be listed."""
 
+    def introduce(self, threads: Sequence[ThreadId]) -> None:
+        """The client is about to be told these thread-ids: from now on they mean the threads that have them now.
+
+        Numbers are recycled.  A thread-id the client was told of means the thread it meant then, and no later one.
+        """
+
     def is_alive(self, thread: ThreadId) -> bool:
-        """Whether the thread is live."""
+        """Whether the thread that the client means is live."""
 
     def is_running(self) -> bool:
         """Whether `run_slice` has something to do: a thread is resumed, or an event of non-stop waits to be reported.

@@ -22,6 +22,7 @@ from emulator.kernel.events import (
 )
 from emulator.kernel.tasks import Task
 from gdbstub.abilities import ThreadOptions
+from gdbstub.errors import NoSuchThread
 from gdbstub.signals import Signal as GdbSignal
 from gdbstub.thread_id import ThreadId
 
@@ -68,8 +69,11 @@ class CatchAbility(PointsAbility):
 
     def set_thread_options(self, options: Mapping[ThreadId, ThreadOptions]) -> None:
         """QThreadOptions."""
+        uids = {self.thread_id(task): task.uid for task in self.tasks()}
         for thread, bits in options.items():
-            uid = self.live(thread).uid
+            uid = uids.get(thread)
+            if uid is None:
+                raise NoSuchThread(thread)
             for members, bit in (
                 (self.settings.clone_threads, ThreadOptions.CLONE),
                 (self.settings.exit_threads, ThreadOptions.EXIT),

@@ -186,7 +186,7 @@ class Core:
             self.stops.pop(self.known.pop(thread), None)
 
     def note_stop(self, task: Task, stop: LastStop) -> None:
-        """Remember why `task` stopped; from now on its thread-id means this very task."""
+        """Remember why `task` stopped.  Its thread-id goes on meaning what it meant until the client is told."""
         self.stops[task.uid] = stop
-        self.known[self.thread_id(task)] = task.uid
+        self.known.setdefault(self.thread_id(task), task.uid)
         self.last_stopped = stop.event.thread

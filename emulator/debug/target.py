@@ -19,6 +19,7 @@ from emulator.debug.osdata import OsDataAbility
 from emulator.debug.siginfo import SiginfoAbility
 from emulator.debug.tls import TlsAbility
 from emulator.debug.vfile import HostIoAbility
+from emulator.kernel.tasks import Live
 from gdbstub.abilities import ProcessDetails
 from gdbstub.thread_id import ThreadId
 
@@ -78,13 +79,17 @@ class EmulatorTarget(
         self.watch_calls()
 
     def threads(self) -> Sequence[ThreadId]:
-        """Live threads; from now on their ids mean these tasks."""
-        found = []
-        for task in self.tasks():
-            thread = self.thread_id(task)
-            self.known[thread] = task.uid
-            found.append(thread)
-        return found
+        """Live threads."""
+        return [self.thread_id(task) for task in self.tasks()]
+
+    def introduce(self, threads: Sequence[ThreadId]) -> None:
+        """From now on these ids mean the tasks which have the numbers."""
+        for thread in threads:
+            match self.kernel.tasks.look_up_tid(thread.tid):
+                case Live(task=task) if self.thread_id(task) == thread:
+                    self.known[thread] = task.uid
+                case _:
+                    pass  # it has gone again
 
     def process_details(self, process: int) -> ProcessDetails:
         """For LLDB."""

@@ -124,7 +124,7 @@ def thread_stop_info(c: Context, thread_id: ThreadId) -> Reply:
 def threads_info(c: Context) -> Reply:
     """All threads with their reasons and most wanted registers, as JSON."""
     out = []
-    for thread in c.target.threads():
+    for thread in c.introduced():
         try:
             out.append(_thread_json(c, thread))
         except TargetError:

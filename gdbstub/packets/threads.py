@@ -48,7 +48,7 @@ def current_thread(c: Context) -> Reply:
 @packet("qfThreadInfo")
 def first_threads(c: Context) -> Reply:
     """The beginning of the list of live threads."""
-    c.thread_list = list(c.target.threads())
+    c.thread_list = list(c.introduced())
     return next_threads(c)
 
 

@@ -85,7 +85,7 @@ def threads(c: Context, annex: str) -> bytes:
     """Live threads with name, core and handle."""
     no_annex(annex)
     lines = [_HEADER + "<threads>"]
-    for thread in c.target.threads():
+    for thread in c.introduced():
         try:
             details = c.target.thread_details(thread)
         except TargetError:

@@ -153,6 +153,9 @@ class FakeTarget:
     def threads(self) -> Sequence[ThreadId]:
         return list(self.registers)
 
+    def introduce(self, threads: Sequence[ThreadId]) -> None:
+        """Nothing is recycled here."""
+
     def is_alive(self, thread: ThreadId) -> bool:
         return thread in self.registers
 
