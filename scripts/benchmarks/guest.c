@@ -1,6 +1,8 @@
 /* The guest of scripts/bench: `guest KERNEL N` runs a kernel N times and prints a checksum. */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <linux/futex.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -8,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -136,6 +139,20 @@ static uint64_t futexes(long n)
     pthread_join(t, 0);
     return n;
 }
+static uint64_t tcp(long port)
+{
+    struct sockaddr_in name = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1, client;
+    char message[4096];
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(listener, (struct sockaddr *)&name, sizeof name) || listen(listener, 1) || (client = accept(listener, 0, 0)) < 0)
+        abort();
+    setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    for (ssize_t got; (got = read(client, message, sizeof message)) > 0;)
+        if (write(client, message, got) != got)
+            abort();
+    return 0;
+}
 static uint64_t forks(long n)
 {
     for (long i = 0; i < n; i++) {
@@ -185,6 +202,7 @@ int main(int argc, char **argv)
     else if (!strcmp(k, "pipe_threads")) r = pipes(n, 0);
     else if (!strcmp(k, "pipe_processes")) r = pipes(n, 1);
     else if (!strcmp(k, "futex")) r = futexes(n);
+    else if (!strcmp(k, "tcp")) r = tcp(n);
     else if (!strcmp(k, "fork")) r = forks(n);
     else if (!strcmp(k, "big_fork")) r = big_fork(n);
     else if (!strcmp(k, "threads")) r = threads(n);

@@ -10,124 +10,19 @@ import argparse
 import json
 import os
 import re
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from scripts.benchmarks.network import redis_requests, tcp_echoes
+from scripts.benchmarks.peers import ENVIRONMENT, PEERS, ROOT, Guest, Measure, Peer, connected, served
 from scripts.benchmarks.rsp import Client, rate
-
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT)}
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """A way to run the guest: `serve` under a debug server, `run` without one."""
-
-    name: str
-    serve: Callable[[int, list[str]], list[str]] | None
-    run: Callable[[list[str]], list[str]]
-
-
-PEERS = {
-    "emugdb": Peer(
-        "emugdb",
-        lambda port, program: [sys.executable, "-m", "emulator", "--once", f"127.0.0.1:{port}", *program],
-        lambda program: [sys.executable, "-m", "emulator", "--run", *program],
-    ),
-    "qemu": Peer(
-        "qemu",
-        lambda port, program: ["qemu-x86_64", "-g", str(port), *program],
-        lambda program: ["qemu-x86_64", *program],
-    ),
-    "gdbserver": Peer(
-        "gdbserver",
-        lambda port, program: ["gdbserver", "--once", f"127.0.0.1:{port}", *program],
-        lambda program: program,
-    ),
-    "native": Peer("native", None, lambda program: program),
-}  # fmt: skip
-
-
-class Guest:
-    """The compiled guest and its symbols."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "guest"
-        subprocess.run(
-            ["gcc", "-O2", "-g", "-static", "-no-pie", "-pthread", "-o", self.path, HERE / "guest.c"], check=True
-        )
-        table = subprocess.run(["nm", self.path], check=True, capture_output=True, text=True).stdout
-        self.symbols = {
-            line.split()[2]: int(line.split()[0], 16) for line in table.splitlines() if len(line.split()) == 3
-        }
-
-    def command(self, kernel: str, count: int = 1) -> list[str]:
-        return [str(self.path), kernel, str(count)]
-
-
-Measure = Callable[[Peer, Guest], float]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_listening(port: int, process: subprocess.Popen[bytes]) -> None:
-    wanted = f":{port:04X}"
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-            with open(table) as lines:
-                if any(line.split()[1].endswith(wanted) and line.split()[3] == "0A" for line in list(lines)[1:]):
-                    return
-        time.sleep(0.005)
-    raise RuntimeError("did not listen")
-
-
-@contextmanager
-def served(peer: Peer, program: list[str]) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A server on a free port, ended at the end."""
-    if peer.serve is None:
-        raise NotImplementedError
-    port = free_port()
-    process = subprocess.Popen(
-        peer.serve(port, program), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=ENVIRONMENT,
-    )  # fmt: skip
-    try:
-        wait_listening(port, process)
-        yield port, process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(3)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        process.wait()
-
-
-@contextmanager
-def connected(peer: Peer, program: list[str]) -> Iterator[Client]:
-    with served(peer, program) as (port, _):
-        client = Client(port)
-        try:
-            yield client
-        finally:
-            client.close()
 
 
 def attached_seconds(peer: Peer, guest: Guest, kernel: str, count: int, points: tuple[str, ...] = ()) -> float:
@@ -389,6 +284,9 @@ ROWS = (
     Row("pipe ping-pong, threads", "ns", False, PLAIN, plain_ns("pipe_threads", 10_000)),
     Row("pipe ping-pong, processes", "ns", False, PLAIN, plain_ns("pipe_processes", 10_000)),
     Row("futex hand-over and back", "ns", False, PLAIN, plain_ns("futex", 20_000)),
+    Row("TCP echoes with a host client", "1/s", True, PLAIN, tcp_echoes),
+    Row("redis SET from the host", "1/s", True, PLAIN, redis_requests("set")),
+    Row("redis GET from the host", "1/s", True, PLAIN, redis_requests("get")),
     Row("fork and wait", "ns", False, PLAIN, plain_ns("fork", 300)),
     Row("fork and wait, 1 GiB touched", "ns", False, PLAIN, told_ns("big_fork", 5)),
     Row("thread create and join", "ns", False, PLAIN, plain_ns("threads", 1000)),
