@@ -46,6 +46,7 @@ _DEFAULTS = {
     "fs/mqueue/queues_max": "256",
     "fs/pipe-max-size": "1048576",
     "fs/lease-break-time": "45",
+    "fs/aio-max-nr": "65536",
 }
 
 

@@ -50,7 +50,7 @@ def _deadline(t: Task, timeout_ns: int | None) -> int | None:
     return call.deadline_ns
 
 
-def _swap_mask(t: Task, address: int, size: int) -> None:
+def swap_mask(t: Task, address: int, size: int) -> None:
     """set_user_sigmask(): EINVAL for a foreign size, EFAULT; only at the first entry of a call."""
     if not address:
         return
@@ -63,7 +63,7 @@ def _swap_mask(t: Task, address: int, size: int) -> None:
         t.attention = True  # what it lets through may be pending
 
 
-def _restore_mask(t: Task) -> None:
+def restore_mask(t: Task) -> None:
     """The call returns without a signal: its mask goes."""
     saved = t.signals.saved_mask
     if saved is not None:
@@ -189,13 +189,13 @@ def poll(t: Task, array: Ptr, count: UInt, timeout: Int) -> int:
 def ppoll(t: Task, array: Ptr, count: UInt, timeout: Ptr, mask: Ptr, mask_size: Size) -> int:
     """ppoll(2)."""
     timeout_ns = _timespec(t, timeout)
-    _swap_mask(t, mask, mask_size)
+    swap_mask(t, mask, mask_size)
     try:
         ready = _poll(t, array, count, timeout_ns)
     except LinuxError:
-        _restore_mask(t)
+        restore_mask(t)
         raise
-    _restore_mask(t)
+    restore_mask(t)
     _write_left(t, timeout, t.call.deadline_ns)
     return ready
 
@@ -289,13 +289,13 @@ def pselect6(t: Task, count: Int, readable: Ptr, writable: Ptr, exceptional: Ptr
     """pselect(2); the sixth argument points to the mask's address and size."""
     mask_address, mask_size = t.memory.read_struct(mask, "PL") if mask else (0, 0)
     timeout_ns = _timespec(t, timeout)
-    _swap_mask(t, mask_address, mask_size)
+    swap_mask(t, mask_address, mask_size)
     try:
         ready = _select(t, count, (readable, writable, exceptional), timeout_ns)
     except LinuxError:
-        _restore_mask(t)
+        restore_mask(t)
         raise
-    _restore_mask(t)
+    restore_mask(t)
     _write_left(t, timeout, t.call.deadline_ns)
     return ready
 
@@ -381,13 +381,13 @@ def epoll_wait(t: Task, epoll_fd: Fd, events: Ptr, limit: Int, timeout: Int) -> 
 def _masked_epoll_wait(
     t: Task, epoll_fd: int, events: int, limit: int, timeout_ns: int | None, mask: int, mask_size: int
 ) -> int:
-    _swap_mask(t, mask, mask_size)
+    swap_mask(t, mask, mask_size)
     try:
         count = _epoll_wait(t, epoll_fd, events, limit, timeout_ns)
     except LinuxError:
-        _restore_mask(t)
+        restore_mask(t)
         raise
-    _restore_mask(t)
+    restore_mask(t)
     return count
 
 

@@ -67,6 +67,11 @@ class EventfdDescription(Description):
         self.waiters.wake()
         return 8
 
+    def announce(self) -> None:
+        """eventfd_signal(): one more, without waiting."""
+        self.count = min(self.count + 1, EVENTFD_MAX - 1)
+        self.waiters.wake()
+
     def poll(self, events: int) -> int:
         """Readable above zero, writable while one more fits."""
         ready = 0
