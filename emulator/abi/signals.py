@@ -49,6 +49,7 @@ class Signal(IntEnum):
 SIGRTMIN = 32  # the kernel's; glibc keeps 32 and 33 to itself
 SIGRTMAX = 64
 NSIG = 64
+SIGSET_SIZE = 8  # sigset_t of the kernel
 
 
 class Sa(IntFlag):

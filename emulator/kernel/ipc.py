@@ -8,6 +8,7 @@ Sources: man 7 sysvipc, man 2 shmget, semop, msgop; ipc/util.c, ipc/sem.c, ipc/m
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from emulator.abi.errno import E
@@ -18,16 +19,16 @@ from emulator.kernel.waits import WaitQueue
 
 if TYPE_CHECKING:
     from emulator.kernel.kernel import Kernel
+    from emulator.kernel.sysctl import Sysctls
     from emulator.kernel.tasks import Task
     from emulator.kernel.thread_group import ThreadGroup
 
 IPC_CREAT, IPC_EXCL, IPC_NOWAIT, IPC_PRIVATE = 0o1000, 0o2000, 0o4000, 0
-MAX_IDS = 32000  # msgmni, semmni are of this order; shmmni is 4096
-SHMMNI, SHMMAX = 4096, (1 << 64) - (1 << 24) - 1
-SEMMSL, SEMOPM, SEMVMX = 32000, 500, 32767
-MSGMAX, MSGMNB = 8192, 16384
+SEMVMX = 32767
 SEQUENCE = 32768  # IPCMNI: an id is sequence * this + index
+MIN_CYCLE = 64
 CAP_IPC_OWNER = 15
+SHM_DEST, SHM_LOCKED = 0o1000, 0o2000
 
 
 @dataclass(slots=True, eq=False)
@@ -71,27 +72,52 @@ Item = TypeVar("Item", bound=IpcObject)
 
 
 class Ids(Generic[Item]):
-    """One kind of object: by id and by key."""
+    """One kind of object: by id and by key.  `setting` says how many there may be, `next_id` which id comes next."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, sysctls: Sysctls, setting: str, position: int, next_id: str) -> None:
+        self._sysctls = sysctls
+        self._setting, self._position, self._next_id = setting, position, next_id
         self.items: dict[int, Item] = {}  # by index
+        self._keys: dict[int, Item] = {}
         self._sequence = 0
+        self._cursor = 0  # where the search for a free index goes on
+        self._last = -1
+
+    @property
+    def limit(self) -> int:
+        """How many objects there may be."""
+        return self._sysctls.numbers(self._setting)[self._position]
 
     def by_key(self, key: int) -> Item | None:
         """None for IPC_PRIVATE and for unknown keys."""
-        if key == IPC_PRIVATE:
-            return None
-        return next((item for item in self.items.values() if item.key == key), None)
+        found = self._keys.get(key)
+        return found if found is not None and found.key == key != IPC_PRIVATE else None
 
     def add(self, item: Item) -> Item:
         """Enter a new object; ENOSPC when there are too many."""
         if len(self.items) >= self.limit:
             raise LinuxError(E.ENOSPC)
-        item.index = next(n for n in range(self.limit) if n not in self.items)
-        item.sequence = self._sequence
-        self.items[item.index] = item
+        wanted = self._sysctls.number(self._next_id)
+        if wanted >= 0:
+            item.index = next(n for n in count(wanted % SEQUENCE) if n not in self.items)
+            item.sequence = wanted // SEQUENCE
+            self._sysctls.store(self._next_id, b"-1")
+        else:
+            item.index = self._free_index()
+            if item.index <= self._last:
+                self._sequence = (self._sequence + 1) % (1 << 16)
+            self._last, item.sequence = item.index, self._sequence
+        self.items[item.index] = self._keys[item.key] = item
         return item
+
+    def _free_index(self) -> int:
+        """ipc_idr_alloc(): round and round, in a range that grows with the number of objects."""
+        top = min(max(len(self.items) * 3 // 2, MIN_CYCLE), SEQUENCE)
+        index = next((n for n in range(self._cursor, top) if n not in self.items), None)
+        if index is None:
+            index = next(n for n in count() if n not in self.items)
+        self._cursor = index + 1
+        return index
 
     def get(self, ident: int) -> Item:
         """EINVAL for an id that never was; EIDRM for one whose place another has taken."""
@@ -105,17 +131,28 @@ class Ids(Generic[Item]):
         return item
 
     def at_index(self, index: int) -> Item:
-        """For *_STAT."""
-        item = self.items.get(index)
+        """For *_STAT, of which an id is as good."""
+        item = self.items.get(index % SEQUENCE) if index >= 0 else None
         if item is None:
             raise LinuxError(E.EINVAL)
         return item
+
+    def withdraw(self, item: Item) -> None:
+        """IPC_RMID of what is still in use: its key can be had again, its id stays for who has it."""
+        if self._keys.get(item.key) is item:
+            del self._keys[item.key]
+        item.removed, item.key = True, IPC_PRIVATE
 
     def remove(self, item: Item) -> None:
         """The id is gone, and will not come back soon."""
         item.removed = True
         self.items.pop(item.index, None)
-        self._sequence = (self._sequence + 1) % (1 << 15)
+        if self._keys.get(item.key) is item:
+            del self._keys[item.key]
+
+    def in_order(self) -> list[Item]:
+        """By index."""
+        return [self.items[index] for index in sorted(self.items)]
 
     def highest(self) -> int:
         """Highest index in use, 0 if none."""
@@ -153,7 +190,12 @@ class Segment(IpcObject):
     dtime: int = 0
     cpid: int = 0
     lpid: int = 0
+    locked: bool = False
     owner: Ids[Segment] | None = None
+
+    def resident(self) -> int:
+        """Bytes of it in memory."""
+        return self.file.stat().st_blocks * 512 if self.file is not None else 0
 
     def attach(self) -> None:
         """One mapping more (shmat, fork, a split)."""
@@ -210,8 +252,8 @@ class SemaphoreSet(IpcObject):
 class Semaphores(Ids[SemaphoreSet]):
     """All sets, and what to undo when a process ends."""
 
-    def __init__(self) -> None:
-        super().__init__(MAX_IDS)
+    def __init__(self, sysctls: Sysctls) -> None:
+        super().__init__(sysctls, "kernel/sem", 3, "kernel/sem_next_id")
         self.adjustments: dict[ThreadGroup, dict[SemaphoreSet, list[int]]] = {}
 
     def adjust(self, group: ThreadGroup, sems: SemaphoreSet, number: int, delta: int) -> None:
@@ -249,7 +291,7 @@ class MessageQueue(IpcObject):
     """A System V message queue."""
 
     messages: list[tuple[int, bytes]] = field(default_factory=list)
-    limit: int = MSGMNB
+    limit: int = 16384
     stime: int = 0
     rtime: int = 0
     lspid: int = 0
@@ -265,15 +307,15 @@ class MessageQueue(IpcObject):
 class Ipc:
     """Everything System V of one machine."""
 
-    def __init__(self) -> None:
-        self.segments: Ids[Segment] = Ids(SHMMNI)
-        self.semaphores = Semaphores()
-        self.queues: Ids[MessageQueue] = Ids(MAX_IDS)
+    def __init__(self, sysctls: Sysctls) -> None:
+        self.segments: Ids[Segment] = Ids(sysctls, "kernel/shmmni", 0, "kernel/shm_next_id")
+        self.semaphores = Semaphores(sysctls)
+        self.queues: Ids[MessageQueue] = Ids(sysctls, "kernel/msgmni", 0, "kernel/msg_next_id")
 
 
 def ipc_of(kernel: Kernel) -> Ipc:
     """The machine's."""
     found = kernel.extensions.get("sysvipc")
     if not isinstance(found, Ipc):
-        found = kernel.extensions["sysvipc"] = Ipc()
+        found = kernel.extensions["sysvipc"] = Ipc(kernel.sysctls)
     return found

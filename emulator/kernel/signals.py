@@ -18,6 +18,7 @@ from emulator.abi.signals import (
     SIG_DFL,
     SIG_IGN,
     SIGRTMIN,
+    SIGSET_SIZE,
     STOP_SIGNALS,
     AltStack,
     Siginfo,
@@ -268,3 +269,25 @@ def with_signo(info: Siginfo | None, signo: int) -> Siginfo:
     if info is not None and info.signo == signo:
         return info
     return replace(Siginfo(signo), code=0)
+
+
+def swap_mask(t: Task, address: int, size: int) -> None:
+    """set_user_sigmask(): EINVAL for a foreign size, EFAULT; only at the first entry of a call."""
+    if not address:
+        return
+    if size != SIGSET_SIZE:
+        raise LinuxError(E.EINVAL)
+    mask = t.memory.read_u64(address)
+    if t.signals.saved_mask is None:
+        t.signals.saved_mask = t.signals.mask
+        t.signals.set_mask(mask)
+        t.attention = True  # what it lets through may be pending
+
+
+def restore_mask(t: Task) -> None:
+    """The call returns without a signal: its mask goes."""
+    saved = t.signals.saved_mask
+    if saved is not None:
+        t.signals.saved_mask = None
+        t.signals.set_mask(saved)
+        t.attention = True

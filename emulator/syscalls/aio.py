@@ -12,6 +12,7 @@ from emulator.abi.errno import E
 from emulator.abi.memory import Access
 from emulator.abi.polling import Poll
 from emulator.errors import LinuxError
+from emulator.kernel import signals
 from emulator.kernel.aio import Completion, Context, PollRequest, contexts_of
 from emulator.kernel.files.description import Description
 from emulator.kernel.files.eventfd import EventfdDescription
@@ -19,7 +20,6 @@ from emulator.kernel.tasks import Task
 from emulator.kernel.waits import Block, Wait
 from emulator.syscalls.files import read_now, write_now
 from emulator.syscalls.io import MAX_RW_COUNT, RWF_KNOWN, vector_buffers
-from emulator.syscalls.polling import restore_mask, swap_mask
 from emulator.syscalls.registry import Long, Ptr, UInt, syscall
 
 CMD_PREAD, CMD_PWRITE, CMD_FSYNC, CMD_FDSYNC, CMD_POLL, CMD_NOOP, CMD_PREADV, CMD_PWRITEV = 0, 1, 2, 3, 5, 6, 7, 8
@@ -209,13 +209,13 @@ def io_pgetevents(t: Task, ctx: Ptr, min_nr: Long, nr: Long, events: Ptr, timeou
     """io_pgetevents(2): with a signal mask for the time it waits."""
     wait_ns = _duration(t, timeout)
     mask, size = t.memory.read_struct(usig, "PL") if usig else (0, 0)
-    swap_mask(t, mask, size)
+    signals.swap_mask(t, mask, size)
     try:
         found = _read_events(t, ctx, min_nr, nr, events, wait_ns)
     except LinuxError:
-        restore_mask(t)
+        signals.restore_mask(t)
         raise
-    restore_mask(t)
+    signals.restore_mask(t)
     return found
 
 

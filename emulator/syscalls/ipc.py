@@ -17,14 +17,9 @@ from emulator.kernel.ipc import (
     IPC_EXCL,
     IPC_NOWAIT,
     IPC_PRIVATE,
-    MAX_IDS,
-    MSGMAX,
-    MSGMNB,
-    SEMMSL,
-    SEMOPM,
     SEMVMX,
-    SHMMAX,
-    SHMMNI,
+    SHM_DEST,
+    SHM_LOCKED,
     Ids,
     IpcObject,
     Item,
@@ -41,7 +36,7 @@ from emulator.syscalls.registry import Int, Long, Ptr, Size, UInt, syscall
 
 IPC_RMID, IPC_SET, IPC_STAT, IPC_INFO, IPC_64 = 0, 1, 2, 3, 0x100
 SHM_LOCK, SHM_UNLOCK, SHM_STAT, SHM_INFO, SHM_STAT_ANY = 11, 12, 13, 14, 15
-SHM_RDONLY, SHM_RND, SHM_REMAP, SHM_EXEC, SHM_DEST, SHM_LOCKED = 0o10000, 0o20000, 0o40000, 0o100000, 0o1000, 0o2000
+SHM_RDONLY, SHM_RND, SHM_REMAP, SHM_EXEC = 0o10000, 0o20000, 0o40000, 0o100000
 GETPID, GETVAL, GETALL, GETNCNT, GETZCNT, SETVAL, SETALL, SEM_STAT, SEM_INFO, SEM_STAT_ANY = range(11, 21)
 SEM_UNDO = 0x1000
 MSG_STAT, MSG_INFO, MSG_STAT_ANY, MSG_NOERROR, MSG_EXCEPT, MSG_COPY = 11, 12, 13, 0o10000, 0o20000, 0o40000
@@ -90,7 +85,7 @@ def shmget(t: Task, key: Int, size: Size, shmflg: UInt) -> int:
     ids = ipc_of(t.kernel).segments
 
     def make() -> Segment:
-        if not 1 <= size <= SHMMAX:
+        if not 1 <= size <= t.kernel.sysctls.number("kernel/shmmax"):
             raise LinuxError(E.EINVAL)
         if size > t.kernel.host.available_memory() and not shmflg & 0o10000:
             raise LinuxError(E.ENOMEM)
@@ -154,6 +149,10 @@ def shmdt(t: Task, shmaddr: Ptr) -> None:
             t.space.munmap(vma.start, vma.length)
 
 
+def _segment_mode(segment: Segment) -> int:
+    return (SHM_DEST if segment.removed else 0) | (SHM_LOCKED if segment.locked else 0)
+
+
 @syscall("shmctl")
 def shmctl(t: Task, shmid: Int, cmd: UInt, buf: Ptr) -> int:
     """shmctl(2)."""
@@ -161,11 +160,15 @@ def shmctl(t: Task, shmid: Int, cmd: UInt, buf: Ptr) -> int:
     cmd &= ~IPC_64
     match cmd:
         case _ if cmd == IPC_INFO:
-            t.memory.write_struct(buf, "QQQQQ32x", SHMMAX, 1, SHMMNI, SHMMNI, SHMMAX)
+            largest, ids_limit, pages_limit = (
+                t.kernel.sysctls.number("kernel/" + name) for name in ("shmmax", "shmmni", "shmall")
+            )
+            t.memory.write_struct(buf, "QQQQQ32x", largest, 1, ids_limit, ids_limit, pages_limit)
             return ids.highest()
         case _ if cmd == SHM_INFO:
             pages = sum(-(-item.size // PAGE_SIZE) for item in ids.items.values())
-            t.memory.write_struct(buf, "i4xQQQQQ", len(ids.items), pages, pages, 0, 0, 0)
+            resident = sum(item.resident() for item in ids.items.values()) // PAGE_SIZE
+            t.memory.write_struct(buf, "i4xQQQQQ", len(ids.items), pages, resident, 0, 0, 0)
             return ids.highest()
     if shmid < 0:
         raise LinuxError(E.EINVAL)
@@ -175,7 +178,7 @@ def shmctl(t: Task, shmid: Int, cmd: UInt, buf: Ptr) -> int:
             if cmd != SHM_STAT_ANY:
                 segment.check(t, 4)
             t.memory.write_struct(
-                buf, _PERM + "QqqqiiQ16x", *_perm(segment, SHM_DEST if segment.removed else 0), segment.size,
+                buf, _PERM + "QqqqiiQ16x", *_perm(segment, _segment_mode(segment)), segment.size,
                 segment.atime, segment.dtime, segment.ctime, segment.cpid, segment.lpid, segment.attached,
             )  # fmt: skip
             return 0 if cmd == IPC_STAT else segment.ident
@@ -185,14 +188,14 @@ def shmctl(t: Task, shmid: Int, cmd: UInt, buf: Ptr) -> int:
             segment = ids.get(shmid)
             segment.check_owner(t)
             if segment.attached > 0:
-                segment.removed, segment.key = True, IPC_PRIVATE
+                ids.withdraw(segment)
             else:
                 segment.removed = True
                 segment.destroy()
         case _ if cmd in (SHM_LOCK, SHM_UNLOCK):
             segment = ids.get(shmid)
             segment.check_owner(t)
-            segment.mode = segment.mode & ~SHM_LOCKED | (SHM_LOCKED if cmd == SHM_LOCK else 0)
+            segment.locked = cmd == SHM_LOCK
         case _:
             raise LinuxError(E.EINVAL)
     return 0
@@ -204,7 +207,7 @@ def shmctl(t: Task, shmid: Int, cmd: UInt, buf: Ptr) -> int:
 @syscall("semget")
 def semget(t: Task, key: Int, nsems: Int, semflg: UInt) -> int:
     """semget(2)."""
-    if not 0 <= nsems <= SEMMSL:
+    if not 0 <= nsems <= t.kernel.sysctls.numbers("kernel/sem")[0]:
         raise LinuxError(E.EINVAL)
 
     def make() -> SemaphoreSet:
@@ -249,7 +252,7 @@ def semtimedop(t: Task, semid: Int, sops: Ptr, nsops: UInt, timeout: Ptr) -> Non
         t.call.deadline_ns = t.kernel.clock.monotonic_ns() + t.memory.read_timespec(timeout)
     if nsops < 1 or semid < 0:
         raise LinuxError(E.EINVAL)
-    if nsops > SEMOPM:
+    if nsops > t.kernel.sysctls.numbers("kernel/sem")[2]:
         raise LinuxError(E.E2BIG)
     flat = t.memory.read_struct(sops, "Hhh" * nsops)
     operations = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
@@ -295,11 +298,10 @@ def semctl(t: Task, semid: Int, semnum: Int, cmd: UInt, arg: Size) -> int:
     semaphores = ipc_of(t.kernel).semaphores
     cmd &= ~IPC_64
     if cmd in (IPC_INFO, SEM_INFO):
+        per_set, most, operations, sets = t.kernel.sysctls.numbers("kernel/sem")
         used = len(semaphores.items) if cmd == SEM_INFO else 20
         total = sum(len(item.values) for item in semaphores.items.values()) if cmd == SEM_INFO else SEMVMX
-        t.memory.write_struct(
-            arg, "10i", 1024000000, MAX_IDS, 1024000000, 1024000000, SEMMSL, SEMOPM, SEMOPM, used, SEMVMX, total
-        )
+        t.memory.write_struct(arg, "10i", most, sets, most, most, per_set, operations, operations, used, SEMVMX, total)
         return semaphores.highest()
     if semid < 0:
         raise LinuxError(E.EINVAL)
@@ -363,7 +365,7 @@ def msgget(t: Task, key: Int, msgflg: UInt) -> int:
     """msgget(2)."""
 
     def make() -> MessageQueue:
-        return MessageQueue(**owned(t, key, msgflg))
+        return MessageQueue(**owned(t, key, msgflg), limit=t.kernel.sysctls.number("kernel/msgmnb"))
 
     return _get(t, ipc_of(t.kernel).queues, key, msgflg, make, lambda _: None)
 
@@ -378,7 +380,7 @@ def _queue(t: Task, msqid: int) -> MessageQueue:
 def msgsnd(t: Task, msqid: Int, msgp: Ptr, msgsz: Size, msgflg: UInt) -> None:
     """msgsnd(2)."""
     kind = t.memory.read_s64(msgp) if t.arch.bits == 64 else t.memory.read_s32(msgp)
-    if msgsz > MSGMAX or msqid < 0 or kind < 1:
+    if msgsz > t.kernel.sysctls.number("kernel/msgmax") or msqid < 0 or kind < 1:
         raise LinuxError(E.EINVAL)
     text = t.memory.read(msgp + t.arch.pointer_size, msgsz)
     queue = _queue(t, msqid)
@@ -444,12 +446,13 @@ def msgctl(t: Task, msqid: Int, cmd: UInt, buf: Ptr) -> int:
     cmd &= ~IPC_64
     if cmd in (IPC_INFO, MSG_INFO):
         queues = ids.items.values()
+        longest, most_bytes, most = (t.kernel.sysctls.number("kernel/" + n) for n in ("msgmax", "msgmnb", "msgmni"))
         if cmd == MSG_INFO:
             counts = (len(queues), sum(len(q.messages) for q in queues), sum(q.size for q in queues))
         else:
-            counts = (512000, MSGMNB, MSGMNB)
+            counts = (512000, most_bytes, most_bytes)
         pool, maps, tables = counts
-        t.memory.write_struct(buf, "7iH2x", pool, maps, MSGMAX, MSGMNB, MAX_IDS, 16, tables, 0xFFFF)
+        t.memory.write_struct(buf, "7iH2x", pool, maps, longest, most_bytes, most, 16, tables, 0xFFFF)
         return ids.highest()
     if msqid < 0:
         raise LinuxError(E.EINVAL)
@@ -466,7 +469,7 @@ def msgctl(t: Task, msqid: Int, cmd: UInt, buf: Ptr) -> int:
         case _ if cmd == IPC_SET:
             queue = ids.get(msqid)
             limit = t.memory.read_u64(buf + 48 + 40)
-            if limit > MSGMNB and not t.credentials.capable(24):
+            if limit > t.kernel.sysctls.number("kernel/msgmnb") and not t.credentials.capable(24):
                 raise LinuxError(E.EPERM)
             _set_owner(t, queue, buf)
             queue.limit = limit

@@ -24,6 +24,7 @@ from emulator.abi.polling import (
     Poll,
 )
 from emulator.errors import LinuxError
+from emulator.kernel import signals
 from emulator.kernel.files.description import Description
 from emulator.kernel.files.epoll import EpollDescription
 from emulator.kernel.files.network import network_of
@@ -32,7 +33,6 @@ from emulator.kernel.tasks import Task
 from emulator.kernel.waits import Block, HostPoll, Wait, WaitQueue
 from emulator.syscalls.registry import Fd, Int, Ptr, Size, UInt, syscall
 
-_SIGSET_SIZE = 8
 _SMALLEST_TABLE = 64  # NR_OPEN_DEFAULT
 _TIME_MAX_NS = (1 << 62) - 1
 
@@ -48,28 +48,6 @@ def _deadline(t: Task, timeout_ns: int | None) -> int | None:
     if call.deadline_ns is None:
         call.deadline_ns = t.kernel.clock.monotonic_ns() + timeout_ns
     return call.deadline_ns
-
-
-def swap_mask(t: Task, address: int, size: int) -> None:
-    """set_user_sigmask(): EINVAL for a foreign size, EFAULT; only at the first entry of a call."""
-    if not address:
-        return
-    if size != _SIGSET_SIZE:
-        raise LinuxError(E.EINVAL)
-    mask = t.memory.read_u64(address)
-    if t.signals.saved_mask is None:
-        t.signals.saved_mask = t.signals.mask
-        t.signals.set_mask(mask)
-        t.attention = True  # what it lets through may be pending
-
-
-def restore_mask(t: Task) -> None:
-    """The call returns without a signal: its mask goes."""
-    saved = t.signals.saved_mask
-    if saved is not None:
-        t.signals.saved_mask = None
-        t.signals.set_mask(saved)
-        t.attention = True
 
 
 def _milliseconds(timeout: int) -> int | None:
@@ -189,13 +167,13 @@ def poll(t: Task, array: Ptr, count: UInt, timeout: Int) -> int:
 def ppoll(t: Task, array: Ptr, count: UInt, timeout: Ptr, mask: Ptr, mask_size: Size) -> int:
     """ppoll(2)."""
     timeout_ns = _timespec(t, timeout)
-    swap_mask(t, mask, mask_size)
+    signals.swap_mask(t, mask, mask_size)
     try:
         ready = _poll(t, array, count, timeout_ns)
     except LinuxError:
-        restore_mask(t)
+        signals.restore_mask(t)
         raise
-    restore_mask(t)
+    signals.restore_mask(t)
     _write_left(t, timeout, t.call.deadline_ns)
     return ready
 
@@ -289,13 +267,13 @@ def pselect6(t: Task, count: Int, readable: Ptr, writable: Ptr, exceptional: Ptr
     """pselect(2); the sixth argument points to the mask's address and size."""
     mask_address, mask_size = t.memory.read_struct(mask, "PL") if mask else (0, 0)
     timeout_ns = _timespec(t, timeout)
-    swap_mask(t, mask_address, mask_size)
+    signals.swap_mask(t, mask_address, mask_size)
     try:
         ready = _select(t, count, (readable, writable, exceptional), timeout_ns)
     except LinuxError:
-        restore_mask(t)
+        signals.restore_mask(t)
         raise
-    restore_mask(t)
+    signals.restore_mask(t)
     _write_left(t, timeout, t.call.deadline_ns)
     return ready
 
@@ -381,13 +359,13 @@ def epoll_wait(t: Task, epoll_fd: Fd, events: Ptr, limit: Int, timeout: Int) -> 
 def _masked_epoll_wait(
     t: Task, epoll_fd: int, events: int, limit: int, timeout_ns: int | None, mask: int, mask_size: int
 ) -> int:
-    swap_mask(t, mask, mask_size)
+    signals.swap_mask(t, mask, mask_size)
     try:
         count = _epoll_wait(t, epoll_fd, events, limit, timeout_ns)
     except LinuxError:
-        restore_mask(t)
+        signals.restore_mask(t)
         raise
-    restore_mask(t)
+    signals.restore_mask(t)
     return count
 
 

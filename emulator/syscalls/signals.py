@@ -17,6 +17,7 @@ from emulator.abi.signals import (
     SIG_SETMASK,
     SIG_UNBLOCK,
     SIGINFO_SIZE,
+    SIGSET_SIZE,
     SS_AUTODISARM,
     SS_DISABLE,
     SS_ONSTACK,
@@ -36,7 +37,6 @@ from emulator.kernel.thread_group import ThreadGroup
 from emulator.kernel.waits import Block, Wait
 from emulator.syscalls.registry import Int, Ptr, Size, syscall
 
-SIGSET_SIZE = 8
 _SA_KNOWN = Sa.NOCLDSTOP | Sa.NOCLDWAIT | Sa.SIGINFO | Sa.RESTORER | Sa.ONSTACK | Sa.RESTART | Sa.NODEFER
 _SA_KEPT = int(_SA_KNOWN | Sa.RESETHAND)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from emulator.errors import LinuxError
+from emulator.kernel.files import ipctext
 from emulator.kernel.files.description import VirtualStat
 from emulator.kernel.files.procpid import ProcessDirectory, process_named
 from emulator.kernel.files.virtual import (
@@ -139,7 +140,25 @@ class SettingsTree(HostTree):
     def file(self, name: bytes, path: str, mode: int) -> Node:
         below = path.removeprefix("/proc/sys/")
         make = _SYS_OWN.get(below)
+        if below.endswith("_next_id"):
+            mode |= 0o200  # ipc_permissions: for who may restore checkpoints
         return GlobalFile(name, self, make) if make is not None else Setting(name, self, below, mode)
+
+
+class IpcDirectory(VirtualDirectory):
+    """/proc/sysvipc."""
+
+    __slots__ = ()
+
+    def __init__(self, parent: Node) -> None:
+        super().__init__(b"sysvipc", stat.S_IFDIR | 0o555, parent)
+
+    def lookup(self, t: Task, name: bytes) -> Node | None:
+        make = ipctext.FILES.get(name)
+        return GlobalFile(name, self, make) if make is not None else None
+
+    def entries(self, t: Task) -> Iterable[tuple[bytes, int]]:
+        return [(name, DT_REG) for name in ipctext.FILES]
 
 
 def _uptime(t: Task) -> str:
@@ -187,8 +206,8 @@ _OWN: dict[bytes, Callable[[Task], str]] = {
     b"stat": _stat,
 }
 _FROM_HOST = (
-    b"buddyinfo", b"cgroups", b"cmdline", b"consoles", b"crypto", b"devices", b"diskstats", b"filesystems",
-    b"interrupts", b"iomem", b"ioports", b"kallsyms", b"meminfo", b"misc", b"modules", b"partitions", b"softirqs",
+    b"buddyinfo", b"cgroups", b"cmdline", b"config.gz", b"consoles", b"crypto", b"devices", b"diskstats",
+    b"filesystems", b"interrupts", b"iomem", b"ioports", b"kallsyms", b"meminfo", b"misc", b"modules", b"partitions", b"softirqs",
     b"swaps", b"timer_list", b"vmstat", b"zoneinfo",
 )  # fmt: skip
 _SYS_OWN: dict[str, Callable[[Task], str]] = {
@@ -233,6 +252,8 @@ class ProcRoot(VirtualDirectory):
                 return TextLink(name, self, b"self/mounts")
             case b"net":
                 return TextLink(name, self, b"self/net")
+            case b"sysvipc":
+                return IpcDirectory(self)
             case b"sys":
                 return SettingsTree(name, self, "/proc/sys")
         if name in _OWN:
@@ -247,6 +268,7 @@ class ProcRoot(VirtualDirectory):
         for name in (b"self", b"thread-self", b"mounts", b"net"):
             yield name, DT_LNK
         yield b"sys", DT_DIR
+        yield b"sysvipc", DT_DIR
         for name in _OWN:
             yield name, DT_REG
         for name in _FROM_HOST:

@@ -40,6 +40,13 @@ int main(void)
     struct sigaction sa = {.sa_handler = on_signal};
     sigaction(SIGALRM, &sa, 0);
     char text[9000];
+    static const char *const tables[] = {"/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg"};
+    for (int i = 0; i < 3; i++) {
+        int fd = open(tables[i], O_RDONLY), n = read(fd, text, sizeof text - 1);
+        close(fd);
+        text[n < 0 ? 0 : n] = 0;
+        TELL(tables[i], "%.*s", (int)strcspn(text, "\n"), text);
+    }
 
     CASE("shmget missing", shmget(key, 100, 0));
     CASE("shmget zero", shmget(key, 0, IPC_CREAT | 0600));
@@ -49,6 +56,17 @@ int main(void)
     CASE("shmget same", shmget(key, 0, 0) == m);
     CASE("shmget bigger", shmget(key, 6000, 0));
     struct shmid_ds ds;
+    CASE("SHM_STAT by id", shmctl(m, SHM_STAT, &ds) == m);
+    FILE *rows = fopen("/proc/sysvipc/shm", "r");
+    char format[32];
+    snprintf(format, sizeof format, "%10d %10d ", key, m);
+    while (rows && fgets(text, sizeof text, rows))
+        if (!strncmp(text, format, 22)) {
+            char *size = text + 22, *pids = text + 50, *attached = strstr(pids, " ");
+            TELL("row of the segment", "%.27s, %d columns", size, (int)strlen(text) - 1);
+        }
+    if (rows)
+        fclose(rows);
     CASE("IPC_STAT", shmctl(m, IPC_STAT, &ds));
     TELL("segment", "size %ld mode %o attached %ld key %d creator %d", (long)ds.shm_segsz, ds.shm_perm.mode, (long)ds.shm_nattch, ds.shm_perm.__key == key, ds.shm_cpid == getpid());
     char *p = shmat(m, 0, 0);
