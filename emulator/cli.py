@@ -199,6 +199,7 @@ def _power_on(program: str | None, options: dict[str, Any]) -> Machine:
             memory_limit=options["memory"],
             seed=options["seed"],
             aslr=options["aslr"],
+            own_mounts=options["root"] == "/",
             hooks=options["hooks"],
             library_path=_sysroots(arch, options),
         )

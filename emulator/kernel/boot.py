@@ -32,6 +32,8 @@ _PAGE = 4096
 def power_on(arch: Arch, config: Config) -> Kernel:
     """A machine without processes."""
     host = Host()
+    if config.own_mounts:
+        host.own_mounts()
     if config.seed is not None:
         host.seed(config.seed)
     limit = None if config.memory_limit is None else config.memory_limit // _PAGE

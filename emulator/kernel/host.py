@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
+from emulator.errors import LinuxError
 from emulator.kernel import host_libc as libc
 from emulator.kernel.host_errno import FAILURES, linux_error, translated
 
@@ -29,6 +30,7 @@ Bytes: TypeAlias = bytes | bytearray | memoryview
 IOV_MAX = 1024
 
 
+_CLONE_NEWNS, _MS_REC, _MS_SLAVE = 0x20000, 0x4000, 1 << 19
 _OWN_DESCRIPTORS = 128  # directories held open, epoll sets, listeners of the server
 
 
@@ -38,6 +40,7 @@ class Host:
     def __init__(self) -> None:
         """Raise the descriptor limit, and take the umask over: the guest's own is applied by hand."""
         self._seeded: random.Random | None = None
+        self.mounts_are_own = False
         self._identity: tuple[int, int, tuple[int, ...]] | None = None  # fsuid, fsgid, groups
         infinity = (1 << 64) - 1
         self.initial_limits = [  # by RLIMIT_*, which asm-generic numbers as the host does
@@ -406,6 +409,23 @@ class Host:
     def sync(self) -> None:
         """sync(2)."""
         os.sync()
+
+    # -- mounts --------------------------------------------------------------------------------------------------
+
+    def own_mounts(self) -> None:
+        """Go into a mount namespace of our own, if we may: before anything has been opened."""
+        with contextlib.suppress(LinuxError):
+            libc.unshare(_CLONE_NEWNS)
+            libc.mount(None, b"/", None, _MS_REC | _MS_SLAVE, None)
+            self.mounts_are_own = True
+
+    def mount(self, source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None) -> None:
+        """mount(2)."""
+        libc.mount(source, target, kind, flags, data)
+
+    def umount(self, target: bytes, flags: int) -> None:
+        """umount2(2)."""
+        libc.umount2(target, flags)
 
     # -- extended attributes: by path or descriptor --------------------------------------------------------------
 

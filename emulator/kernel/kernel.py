@@ -64,6 +64,7 @@ class Config:
     seed: int | None = None
     aslr: bool = False
     hostname: str | None = None
+    own_mounts: bool = False  # a mount namespace of the emulator's own, where root can have one
     hooks: str = "auto"  # c | python | auto
     library_path: tuple[str, ...] = field(default_factory=tuple)  # -L: sysroots to look programs' interpreters up in
 

@@ -13,6 +13,7 @@ from emulator.abi.sockets import FIOSETOWN, SIOCSPGRP
 from emulator.errors import LinuxError
 from emulator.kernel.files.async_io import update_async
 from emulator.kernel.files.description import Description
+from emulator.kernel.files.device_ioctls import device_ioctl
 from emulator.kernel.files.dnotify import notes_of
 from emulator.kernel.files.pipe import PipeEnd, make_pipe
 from emulator.kernel.files.regular import HostDirectoryDescription, HostFile, RegularFile
@@ -24,10 +25,10 @@ from emulator.syscalls.registry import Fd, Int, Ptr, Size, UInt, syscall
 CLOSE_RANGE_UNSHARE, CLOSE_RANGE_CLOEXEC = 2, 4
 FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC, FIOQSIZE, FIGETBSZ, FIONREAD = 0x5451, 0x5450, 0x5421, 0x5452, 0x5460, 2, 0x541B
 FICLONE, FICLONERANGE, FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x40049409, 0x4020940D, 0x80086601, 0x40086602
-FS_IOC_FSGETXATTR, FS_IOC_GETVERSION, BLKGETSIZE64, BLKSSZGET = 0x801C581F, 0x80087601, 0x80081272, 0x1268
+FS_IOC_FSGETXATTR, FS_IOC_GETVERSION = 0x801C581F, 0x80087601
 MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_NOEXEC_SEAL, MFD_EXEC = 1, 2, 8, 16
 _SETTABLE = O.APPEND | O.NONBLOCK | O.ASYNC | O.DIRECT | O.NOATIME
-_INFO_SIZES = {FS_IOC_GETFLAGS: 8, FS_IOC_FSGETXATTR: 28, FS_IOC_GETVERSION: 8, BLKGETSIZE64: 8, BLKSSZGET: 4}
+_INFO_SIZES = {FS_IOC_GETFLAGS: 8, FS_IOC_FSGETXATTR: 28, FS_IOC_GETVERSION: 8}
 
 
 @syscall("close")
@@ -244,7 +245,7 @@ def _file_ioctl(t: Task, file: HostFile, request: int, arg: int) -> int:
     elif request == FS_IOC_SETFLAGS:
         host.ioctl(fd, request, t.memory.read(arg, 8))
     else:
-        return file.ioctl(t, request, arg)
+        return device_ioctl(t, file, request, arg)
     return 0
 
 

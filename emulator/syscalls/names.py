@@ -11,7 +11,6 @@ from emulator.abi.errno import E
 from emulator.abi.fcntl import AT
 from emulator.abi.memory import Access
 from emulator.errors import LinuxError
-from emulator.kernel.credentials import CAP_SYS_ADMIN
 from emulator.kernel.files.description import scatter
 from emulator.kernel.host_handles import HostDirectory
 from emulator.kernel.paths import HostPlace, OpenPlace, Position, VirtualPlace
@@ -262,62 +261,3 @@ def getdents(t: Task, fd: Fd, dirp: Ptr, count: UInt) -> int:
         result += record.ljust(size - 1, b"\0") + bytes((kind,))
         offset += length
     return scatter(buffers, result)
-
-
-# -- mounts ----------------------------------------------------------------------------------------------------------
-
-
-def _refuse_mounting(t: Task) -> None:
-    """The tree is the host's: root or not, nobody changes it from here."""
-    raise LinuxError(E.EPERM)
-
-
-@syscall("mount")
-def mount(t: Task, source: Ptr, target: Ptr, kind: Ptr, flags: Size, data: Ptr) -> None:
-    """mount(2)."""
-    _refuse_mounting(t)
-
-
-@syscall("umount2")
-def umount2(t: Task, target: Ptr, flags: Int) -> None:
-    """umount(2)."""
-    if not t.credentials.capable(CAP_SYS_ADMIN):
-        raise LinuxError(E.EPERM)
-    t.kernel.vfs.walker.resolve(t, AT.FDCWD, path_at(t, target))
-    raise LinuxError(E.EPERM)
-
-
-@syscall("pivot_root")
-def pivot_root(t: Task, new_root: Ptr, put_old: Ptr) -> None:
-    """pivot_root(2)."""
-    _refuse_mounting(t)
-
-
-@syscall("swapon")
-def swapon(t: Task, path: Ptr, flags: Int) -> None:
-    """swapon(2)."""
-    _refuse_mounting(t)
-
-
-@syscall("swapoff")
-def swapoff(t: Task, path: Ptr) -> None:
-    """swapon(2)."""
-    _refuse_mounting(t)
-
-
-@syscall("acct")
-def acct(t: Task, path: Ptr) -> None:
-    """acct(2)."""
-    _refuse_mounting(t)
-
-
-@syscall("quotactl")
-def quotactl(t: Task, cmd: UInt, special: Ptr, ident: UInt, addr: Ptr) -> None:
-    """quotactl(2)."""
-    _refuse_mounting(t)
-
-
-@syscall("fsopen", "fsmount", "open_tree", "move_mount", "fspick", "fsconfig", "mount_setattr")
-def new_mount_calls(t: Task) -> None:
-    """The newer mount calls (fsopen(2) and its family)."""
-    _refuse_mounting(t)

@@ -207,8 +207,8 @@ _OWN: dict[bytes, Callable[[Task], str]] = {
 }
 _FROM_HOST = (
     b"buddyinfo", b"cgroups", b"cmdline", b"config.gz", b"consoles", b"crypto", b"devices", b"diskstats",
-    b"filesystems", b"interrupts", b"iomem", b"ioports", b"kallsyms", b"meminfo", b"misc", b"modules", b"partitions", b"softirqs",
-    b"swaps", b"timer_list", b"vmstat", b"zoneinfo",
+    b"filesystems", b"interrupts", b"iomem", b"ioports", b"kallsyms", b"meminfo", b"misc", b"modules", b"partitions",
+    b"softirqs", b"swaps", b"timer_list", b"vmstat", b"zoneinfo",
 )  # fmt: skip
 _SYS_OWN: dict[str, Callable[[Task], str]] = {
     "kernel/hostname": lambda t: t.kernel.hostname + "\n",

@@ -290,14 +290,14 @@ def limits(task: Task) -> str:
 def mounts(task: Task) -> str:
     """The host's mounts, or the one root there is."""
     if not task.kernel.vfs.jailed:
-        return task.kernel.host.read_file("/proc/self/mounts").decode(errors="surrogateescape")
+        return task.kernel.host.read_file("/proc/thread-self/mounts").decode(errors="surrogateescape")
     return "rootfs / rootfs rw 0 0\nproc /proc proc rw,nosuid,nodev,noexec,relatime 0 0\n"
 
 
 def mountinfo(task: Task) -> str:
     """The same, in the longer form."""
     if not task.kernel.vfs.jailed:
-        return task.kernel.host.read_file("/proc/self/mountinfo").decode(errors="surrogateescape")
+        return task.kernel.host.read_file("/proc/thread-self/mountinfo").decode(errors="surrogateescape")
     return "1 1 0:1 / / rw - rootfs rootfs rw\n2 1 0:23 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw\n"
 
 

@@ -31,6 +31,7 @@ from emulator.kernel.files.description import (
     scatter,
     total,
 )
+from emulator.kernel.files.device_ioctls import device_ioctl
 from emulator.kernel.files.pipe import broken_pipe
 from emulator.kernel.files.regular import HostFile
 from emulator.kernel.waits import HostPoll
@@ -155,7 +156,7 @@ class HostStream(HostFile):
             waiting = int.from_bytes(result, "little") if isinstance(result, bytes) else 0
             t.memory.write_u32(argument, waiting + len(self._pushback))
             return 0
-        raise LinuxError(E.ENOTTY)
+        return device_ioctl(t, self, request, argument)
 
     def truncate(self, length: int) -> None:
         raise LinuxError(E.EINVAL)
