@@ -119,6 +119,17 @@ def _string(context: AgentContext, address: int) -> bytes:
 _CONVERSION = re.compile(rb"%(?:%|([-+ #0]*)([0-9]{0,3})(\.[0-9]{0,3})?(?:hh|h|ll|l|j|z|t)?([diouxXcsp]))")
 
 
+# gdb sends a format as its user typed it, with C's escapes in it.
+_ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|(.))", re.DOTALL)
+_ESCAPED = dict(zip(b"abefnrtv", b"\a\b\x1b\f\n\r\t\v", strict=True))
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    if match[1]:
+        return bytes((int(match[1], 8) & 0xFF,))
+    return bytes((_ESCAPED.get(match[2][0], match[2][0]),))
+
+
 def _print(context: AgentContext, format_: bytes, arguments: tuple[int, ...]) -> None:
     values = iter(arguments)
 
@@ -214,7 +225,7 @@ def _decode(bytecode: bytes) -> dict[int, _Op]:
             end = at + 4 + length
             if end > len(bytecode):
                 raise Malformed("a format goes beyond the agent expression")
-            operand, text = bytecode[at + 1], bytecode[at + 4 : end].rstrip(b"\0")
+            operand, text = bytecode[at + 1], _ESCAPE.sub(_unescape, bytecode[at + 4 : end].rstrip(b"\0"))
         else:
             end = at + 1 + _OPERAND_SIZE.get(code, 0)
             if end > len(bytecode):

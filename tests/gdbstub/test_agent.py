@@ -118,11 +118,11 @@ def test_errors_and_endless_loops(bytecode: str) -> None:
 
 def test_printf() -> None:
     machine = Machine()
-    text = b"%d %s %#lx%% %c\n\0"
+    text = rb"%d\t%s \"%#lx%%\" %c\102\8\n" + b"\0"
     push = bytes.fromhex("2261 22ff 16 08 23 5000 22fe 16 08".replace(" ", ""))  # 'a', -1, string, -2
     code = push + b"\x22\0\x22\0\x34\x04" + len(text).to_bytes(2, "big") + text + b"\x27"
     assert compile_expression(code)(machine) == 0
-    assert machine.printed == b"-2 hello 0xffffffffffffffff% a\n"
+    assert machine.printed == b'-2\thello "0xffffffffffffffff%" aB8\n'
 
 
 def test_a_long_expression() -> None:
