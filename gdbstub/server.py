@@ -406,8 +406,8 @@ async def serve(
 async def _serve_all(listener: Listener, target: Target, keep: bool, log: PacketLog | None) -> Ending:
     while True:
         connection = await _next_client(listener, target)
-        if connection is None:
-            return Ending.FINISHED
+        if connection is None:  # nobody is left, or nobody can come again (stdio)
+            return Ending.VANISHED if target.threads() else Ending.FINISHED
         parted = await converse(connection, target, log)
         if getattr(target, "exit_requested", False):
             return Ending.FINISHED

@@ -73,6 +73,17 @@ def _kind(item: Item) -> Input:
     return Input.KILL if item == b"k" else Input.PACKET
 
 
+def _without_repeats(items: list[Item]) -> list[Item]:
+    """gdb sends its first packet again if the server takes more than two seconds to start; one reply is due."""
+    if len(items) < 2:
+        return items
+    return [
+        item
+        for place, item in enumerate(items)
+        if not (place and item == items[place - 1] and isinstance(item, bytes) and item.startswith(b"qSupported"))
+    ]
+
+
 class Session:
     """A client's conversation with a target."""
 
@@ -108,7 +119,7 @@ class Session:
 
     def receive(self, data: bytes) -> bytes:
         """Take what the client sent; returns what is to be sent."""
-        for item in self._framing.feed(data):
+        for item in _without_repeats(self._framing.feed(data)):
             ACTIONS[self._state, _kind(item)](self, item)
         if self.runnable:
             self._run(monotonic() + SYNCHRONOUS_S)

@@ -19,6 +19,7 @@ from gdbstub.errors import TargetError
 
 PT_DYNAMIC, PT_PHDR, PT_TLS = 2, 6, 7
 _DT_NULL, _DT_DEBUG = 0, 21
+_EPERM = 1
 _LIMIT = 8192
 _NAME_LIMIT = 4096
 
@@ -88,24 +89,26 @@ def main_headers(task: Task) -> tuple[int, list[ProgramHeader]]:
 
 
 def find_r_debug(task: Task) -> int:
-    """Address of the main program's r_debug; 0 before the dynamic linker has filled it in, or if there is none."""
+    """Address of the main program's r_debug; 0 before the dynamic linker has filled it in.
+
+    Raises TargetError if the program has no place for it (a static one, or the dynamic linker run as a program): an
+    error, and no empty list, makes gdb look for one by itself.
+    """
     reader = GuestReader(task)
     try:
         bias, headers = main_headers(task)
         dynamic = next((header for header in headers if header.type == PT_DYNAMIC), None)
-        if dynamic is None:
-            return 0
-        at = bias + dynamic.vaddr
-        for _ in range(1024):
+        at = 0 if dynamic is None else bias + dynamic.vaddr
+        for _ in range(1024 if at else 0):
             tag, value = reader.word(at), reader.word(at + reader.pointer)
             if tag == _DT_NULL:
-                return 0
+                break
             if tag == _DT_DEBUG:
                 return value
             at += 2 * reader.pointer
     except MemoryFault:
-        pass
-    return 0
+        return 0
+    raise TargetError(_EPERM, "the program has no DT_DEBUG")
 
 
 def namespaces(reader: GuestReader, r_debug: int) -> Iterator[tuple[int, int]]:

@@ -123,9 +123,10 @@ async def test_unix_socket(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-async def test_pipes() -> None:
+@pytest.mark.parametrize("keep", [False, True])
+async def test_pipes(keep: bool) -> None:
     ours, theirs = socket.socketpair()
-    server = Server(FakeTarget(), address=StdioAddress(theirs.fileno(), theirs.fileno()))
+    server = Server(FakeTarget(), address=StdioAddress(theirs.fileno(), theirs.fileno()), keep=keep)
 
     async def client() -> None:
         async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:

@@ -151,6 +151,16 @@ def test_pipelined_packets(target: FakeTarget) -> None:
     assert out == frame(b"QC2a") + frame(b"OK") * 2
 
 
+def test_an_impatient_first_packet_has_one_reply(target: FakeTarget) -> None:
+    first, next_ = frame(b"qSupported:swbreak+"), frame(b"vMustReplyEmpty")
+    out = Session(target).receive(first * 3)
+    assert out == Session(target).receive(first)
+    session = Session(target)
+    session.receive(first)
+    assert session.receive(first) == out  # asked again on purpose
+    assert session.receive(next_ * 2) == (b"+" + frame(b"")) * 2
+
+
 def test_errors_have_text_only_for_who_can_read_it(target: FakeTarget) -> None:
     assert Client(target).ask("m0,4") == b"E0e"
     assert Client(target, "error-message+").ask("m0,4") == b"E.cannot access memory at address 0x0"
