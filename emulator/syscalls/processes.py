@@ -17,6 +17,7 @@ from emulator.abi.signals import (
 from emulator.errors import LinuxError
 from emulator.kernel import exec as loading
 from emulator.kernel import futex, lifecycle, ptrace, signals
+from emulator.kernel.credentials import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from emulator.kernel.events import Execed, Forked, ForkKind, ThreadCreated
 from emulator.kernel.files.pidfd import PidfdDescription
 from emulator.kernel.image import FatalExec, Program, rlimit_reader
@@ -38,6 +39,7 @@ CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER = 0x2000000, 0x400000
 CLONE_NEWPID, CLONE_NEWNET, CLONE_IO = 0x20000000, 0x40000000, 0x80000000
 CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, CLONE_NEWTIME = 1 << 32, 1 << 33, 0x80
 CSIGNAL = 0xFF
+MAX_TASKS = 30000  # what a kernel of some gigabytes allows (/proc/sys/kernel/threads-max)
 NAMESPACES = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
 
 
@@ -146,9 +148,16 @@ def _check(t: Task, args: CloneArgs) -> None:
         raise LinuxError(E.EINVAL)
     if flags & NAMESPACES:
         raise LinuxError(E.EPERM)  # this machine has one namespace of each kind
-    limit = t.group.rlimits[RLIMIT_NPROC][0]
-    if len(t.kernel.tasks) >= min(limit, 30000):
+    if len(t.kernel.tasks) >= MAX_TASKS or _too_many_processes(t):
         raise LinuxError(E.EAGAIN)
+
+
+def _too_many_processes(t: Task) -> bool:
+    """RLIMIT_NPROC (getrlimit(2)): threads of the real user id; neither root nor an administrator has a limit."""
+    who, tasks, limit = t.credentials, t.kernel.tasks, t.group.rlimits[RLIMIT_NPROC][0]
+    if len(tasks) < limit or who.ruid == 0 or who.capable(CAP_SYS_RESOURCE) or who.capable(CAP_SYS_ADMIN):
+        return False
+    return sum(task.credentials.ruid == who.ruid for task in tasks) >= limit
 
 
 def _clone(t: Task, args: CloneArgs) -> int:

@@ -13,6 +13,13 @@ static void catch(int n)
 {
     TELL("caught", "%d", n);
 }
+static int fork_once(void)
+{
+    pid_t child = fork();
+    if (child == 0)
+        _exit(0);
+    return child < 0 ? -1 : waitpid(child, 0, 0) != child;
+}
 
 int main(void)
 {
@@ -85,6 +92,24 @@ int main(void)
         signal(SIGXCPU, SIG_DFL);
         for (;;)
             ;
+    });
+    IN_CHILD("nproc", {
+        limit(RLIMIT_NPROC, 0, 2);
+        CASE("root has no limit", getuid() ? 0 : fork_once());
+        limit(RLIMIT_NPROC, 2, 2);
+        if (getuid() == 0)
+            CASE("become nobody", setresuid(65534, 65534, 65534));
+        pid_t child = getuid() == 65534 ? fork() : 0;
+        if (getuid() == 65534 && child == 0)
+            for (;;)
+                pause();
+        CASE("one too many", fork_once());
+        if (child > 0) {
+            kill(child, SIGKILL);
+            CASE("not yet reaped", (waitid(P_PID, child, 0, WEXITED | WNOWAIT), fork_once()));
+            waitpid(child, 0, 0);
+            CASE("reaped", fork_once());
+        }
     });
     IN_CHILD("inherited over exec", {
         limit(RLIMIT_NOFILE, 33, 44);
