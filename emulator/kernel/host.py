@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
+from emulator.abi.errno import E
 from emulator.errors import LinuxError
 from emulator.kernel import host_libc as libc
 from emulator.kernel.host_errno import FAILURES, linux_error, translated
@@ -315,6 +316,24 @@ class Host:
         name = None if path is None else ctypes.c_char_p(path)
         block = None if times is None else ctypes.create_string_buffer(times, len(times))
         libc.utimensat(at, name, block, flags)
+
+    def name_to_handle(self, dir_fd: int | None, path: bytes, flags: int, size: int) -> tuple[bytes, int, int]:
+        """name_to_handle_at(2): struct file_handle, the mount, and the bytes the handle needs (more than `size`?)."""
+        buffer = ctypes.create_string_buffer(size.to_bytes(4, "little"), 8 + size)
+        mount = ctypes.c_uint64()
+        try:
+            libc.name_to_handle_at(
+                libc.AT_FDCWD if dir_fd is None else dir_fd, path, buffer, ctypes.byref(mount), flags
+            )
+        except LinuxError as error:
+            if error.errno is not E.EOVERFLOW:
+                raise
+        needed = int.from_bytes(buffer.raw[:4], "little")
+        return buffer.raw[: 8 + size if needed <= size else 4], mount.value, needed
+
+    def open_by_handle(self, mount_fd: int, handle: bytes, flags: int) -> int:
+        """open_by_handle_at(2)."""
+        return libc.open_by_handle_at(mount_fd, handle, flags | os.O_CLOEXEC)
 
     # -- files by descriptor -------------------------------------------------------------------------------------
 

@@ -60,6 +60,8 @@ statfs = _bind("statfs64", _str, _ptr)
 unshare = _bind("unshare", _int)
 mount = _bind("mount", _str, _str, _str, ctypes.c_ulong, _str)
 umount2 = _bind("umount2", _str, _int)
+name_to_handle_at = _bind("name_to_handle_at", _int, _str, _ptr, _ptr, _int)
+open_by_handle_at = _bind("open_by_handle_at", _int, _ptr, _int)
 setfsuid = _bind("setfsuid", _uint)
 setfsgid = _bind("setfsgid", _uint)
 

@@ -131,6 +131,7 @@ class Task:
         "hold",
         "inject",
         "interrupt_call",
+        "ioprio",
         "kernel",
         "last_registers",
         "memory",
@@ -219,6 +220,7 @@ class Task:
         self.pdeathsig = 0
         self.personality = 0
         self.nice = 0
+        self.ioprio = 0  # IOPRIO_PRIO_VALUE(class, level), ioprio_set(2)
         self.scheduling: tuple[int, int] = (0, 0)  # policy, static priority
         self.timer_slack_ns = 50_000
         self.user_ns = 0  # CPU time consumed, from the instruction clock

@@ -121,19 +121,52 @@ def _can_nice(t: Task, task: Task, nice: int) -> bool:
     return 20 - nice <= task.group.rlimits[RLIMIT_NICE][0] or t.credentials.capable(CAP_SYS_NICE)
 
 
+_IOPRIO_NONE, _IOPRIO_RT, _IOPRIO_BEST_EFFORT, _IOPRIO_IDLE = range(4)
+_IOPRIO_LEVELS, _IOPRIO_SHIFT = 8, 13
+
+
+def _io_prioritised(t: Task, which: int, who: int) -> list[Task]:
+    """As for getpriority(2), with `which` counted from 1."""
+    if not 1 <= which <= 3:
+        raise LinuxError(E.EINVAL)
+    return _prioritised(t, which - 1, who)
+
+
+def _effective_ioprio(task: Task) -> int:
+    """The one set, else best effort at a level that follows the nice value (get_task_ioprio)."""
+    if task.ioprio >> _IOPRIO_SHIFT != _IOPRIO_NONE:
+        return task.ioprio
+    return _IOPRIO_BEST_EFFORT << _IOPRIO_SHIFT | (task.nice + 20) // 5
+
+
 @syscall("ioprio_get")
 def ioprio_get(t: Task, which: Int, who: Int) -> int:
-    """ioprio_get(2): nothing set."""
-    if which not in (1, 2, 3):
-        raise LinuxError(E.EINVAL)
-    return 0
+    """ioprio_get(2): of one task what was set, of several the best one's."""
+    found = _io_prioritised(t, which, who)
+    if which == 1:
+        return found[0].ioprio
+    return min(_effective_ioprio(task) for task in found)
 
 
 @syscall("ioprio_set")
 def ioprio_set(t: Task, which: Int, who: Int, priority: Int) -> int:
-    """ioprio_set(2): accepted, not acted on."""
-    if which not in (1, 2, 3) or priority >> 13 > 3:
-        raise LinuxError(E.EINVAL)
+    """ioprio_set(2): remembered, not acted on."""
+    kind, level = priority >> _IOPRIO_SHIFT & 7, priority & _IOPRIO_LEVELS - 1
+    match kind:
+        case 0 if level:
+            raise LinuxError(E.EINVAL)
+        case 1 if not t.credentials.capable(CAP_SYS_ADMIN) and not t.credentials.capable(CAP_SYS_NICE):
+            raise LinuxError(E.EPERM)
+        case 0 | 1 | 2 | 3:
+            pass
+        case _:
+            raise LinuxError(E.EINVAL)
+    for task in _io_prioritised(t, which, who):
+        if task.credentials.ruid not in (t.credentials.ruid, t.credentials.euid) and not t.credentials.capable(
+            CAP_SYS_NICE
+        ):
+            raise LinuxError(E.EPERM)
+        task.ioprio = priority
     return 0
 
 

@@ -5,6 +5,7 @@ Rule: decode, check alignment and flags in the kernel's order, let the AddressSp
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
@@ -78,8 +79,20 @@ def mremap(t: Task, addr: Ptr, old: Size, new: Size, flags: Size, new_addr: Ptr)
 
 @syscall("remap_file_pages")
 def remap_file_pages(t: Task, start: Ptr, size: Size, prot: Size, pgoff: Size, flags: Size) -> int:
-    """remap_file_pages(2): gone from real programs."""
-    raise LinuxError(E.ENOSYS)
+    """remap_file_pages(2), as it has been since Linux 4.0: mmap(2) of the file over the range."""
+    start -= start % PAGE_SIZE
+    size -= size % PAGE_SIZE
+    if prot or start + size <= start or start + size > _WRAP or (pgoff + size // PAGE_SIZE) > _WRAP:
+        raise LinuxError(E.EINVAL)
+    first = t.space.vmas.at(start)
+    if first is None or not first.flags & VmFlag.SHARED:
+        raise LinuxError(E.EINVAL)
+    for _, _, vma in t.space.spans(start, start + size):
+        if vma is None or vma.file is not first.file or vma.flags != first.flags:
+            raise LinuxError(E.EINVAL)
+    t.space.map_special(replace(first, start=start, end=start + size, page_offset=pgoff))
+    t.space.populate(start, size)
+    return 0
 
 
 @syscall("brk")

@@ -227,6 +227,7 @@ def _new_task(t: Task, args: CloneArgs, space: AddressSpace) -> Task:
     if not flags & CLONE_VM or flags & CLONE_VFORK:
         child.signals.altstack = t.signals.altstack
     child.nice, child.scheduling = t.nice, t.scheduling
+    child.ioprio = t.ioprio
     child.personality, child.timer_slack_ns = t.personality, t.timer_slack_ns
     child.fault = t.fault
     if not flags & CLONE_VM:

@@ -21,7 +21,7 @@ from emulator.kernel.paths import HostPlace, OpenPlace, Place, VirtualPlace
 from emulator.kernel.tasks import Task
 from emulator.kernel.vfs import pack_statx
 from emulator.syscalls.files import path_at
-from emulator.syscalls.registry import Fd, Int, Ptr, UInt, syscall
+from emulator.syscalls.registry import Fd, Ptr, UInt, syscall
 
 PROC_SUPER_MAGIC, PIPEFS_MAGIC, SOCKFS_MAGIC, ANON_INODE_FS_MAGIC = 0x9FA0, 0x50495045, 0x534F434B, 0x09041934
 UTIME_NOW, UTIME_OMIT = 0x3FFFFFFF, 0x3FFFFFFE
@@ -346,17 +346,3 @@ def utime(t: Task, pathname: Ptr, times: Ptr) -> None:
         accessed, modified = t.memory.read_struct(times, "ll")
         values = struct.pack("<qqqq", accessed, 0, modified, 0)
     _set_times(t, t.kernel.vfs.walker.resolve(t, AT.FDCWD, path_at(t, pathname)), values)
-
-
-@syscall("name_to_handle_at")
-def name_to_handle_at(t: Task, dirfd: Fd, pathname: Ptr, handle: Ptr, mount_id: Ptr, flags: Int) -> None:
-    """name_to_handle_at(2): no file system here exports handles."""
-    path = path_at(t, pathname)
-    t.kernel.vfs.walker.resolve(t, dirfd, path, empty=bool(flags & AT.EMPTY_PATH))
-    raise LinuxError(E.EOPNOTSUPP)
-
-
-@syscall("open_by_handle_at")
-def open_by_handle_at(t: Task, mount_fd: Fd, handle: Ptr, flags: Int) -> None:
-    """open_by_handle_at(2)."""
-    raise LinuxError(E.EPERM)

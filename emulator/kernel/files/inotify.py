@@ -39,6 +39,11 @@ class InotifyDescription(Description):
         """All watches go."""
         self.sockets.close(self.fd)
 
+    def fdinfo(self) -> str:
+        """The watches, as the host tells them."""
+        text = self.host.read_file(f"/proc/self/fdinfo/{self.fd}").decode()
+        return "".join(line for line in text.splitlines(keepends=True) if line.startswith("inotify "))
+
     def read(self, t: Task, buffers: ReadBuffers) -> int:
         """Whole events, as the host lays them; struct inotify_event is the same on every little-endian ISA."""
         try:
