@@ -64,9 +64,25 @@ def exit_task(kernel: Kernel, task: Task, status: int) -> None:
         group.exiting = True
     _drop_resources(kernel, task)
     if not last:
+        _hand_children_over(group, task)
         _thread_gone(kernel, task)
     if last:
         _group_gone(kernel, group, task)
+
+
+def _hand_children_over(group: ThreadGroup, task: Task) -> None:
+    """Children of a thread become another thread's, and hear of it (PR_SET_PDEATHSIG)."""
+    heir = next((other for other in group.tasks.values() if other.alive), None)
+    for child in group.children.values():
+        if child.forked_by is task:
+            child.forked_by = heir
+            _tell_death(child, group)
+
+
+def _tell_death(child: ThreadGroup, parent: ThreadGroup) -> None:
+    for task in child.tasks.values():
+        if task.pdeathsig:
+            signals.send_to_task(task, Siginfo(task.pdeathsig, 0, pid=parent.tgid))
 
 
 def _thread_gone(kernel: Kernel, task: Task) -> None:
@@ -156,9 +172,8 @@ def _reparent_children(kernel: Kernel, group: ThreadGroup) -> None:
         child.parent = adopter
         if adopter is not None:
             adopter.children[child.tgid] = child
-        for task in child.tasks.values():
-            if task.pdeathsig:
-                signals.send_to_task(task, Siginfo(task.pdeathsig, 0, pid=group.tgid))
+        child.forked_by = None
+        _tell_death(child, group)
         if child.zombie:
             notify_parent(kernel, child)
     group.children.clear()

@@ -347,7 +347,7 @@ def tracee_exited(kernel: Kernel, task: Task) -> bool:
         return False
     if task.is_leader and task.group.parent is tracer.group:
         tracer.group.tracees.pop(task.uid, None)
-        task.trace = None
+        task.last_trace, task.trace = trace, None  # for its parent to wait for, as if it had not been traced
         return False
     trace.report = task.exit_status
     status = task.exit_status

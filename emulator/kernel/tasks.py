@@ -134,6 +134,7 @@ class Task:
         "ioprio",
         "kernel",
         "last_registers",
+        "last_trace",
         "memory",
         "name",
         "nice",
@@ -206,6 +207,7 @@ class Task:
         self.inject: Siginfo | None = None  # deliver this on resume, without asking the debugger again
         self.watch_calls = False  # somebody watches its system calls: take the slow path
         self.trace: Trace | None = None  # ptrace(2) by another task of the guest
+        self.last_trace: Trace | None = None  # a zombie's that was traced by its parent
         self.exit_status = 0
         self.last_registers: Any = None  # RegisterFile, captured at exit
         self.vfork_done: WaitQueue | None = None  # of the child: its parent waits here

@@ -121,6 +121,7 @@ class ThreadGroup:
         "exit_signal",
         "exit_status",
         "exiting",
+        "forked_by",
         "itimers",
         "leader",
         "oom_score_adj",
@@ -149,6 +150,7 @@ class ThreadGroup:
     def __init__(self, tgid: int, parent: ThreadGroup | None, pgid: int, session: Session, sighand: SigHand) -> None:
         self.tgid = tgid
         self.parent = parent  # None: nobody waits for it, it is reaped by itself (child of "init")
+        self.forked_by: Task | None = None  # the parent's thread that made it, or took it over; PTRACE_TRACEME means it
         self.children: dict[int, ThreadGroup] = {}
         self.pgid = pgid
         self.session = session

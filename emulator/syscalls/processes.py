@@ -250,6 +250,7 @@ def _new_group(t: Task, tgid: int, args: CloneArgs) -> ThreadGroup:
     if args.flags & CLONE_CLEAR_SIGHAND:
         sighand.reset_for_exec()
     group = ThreadGroup(tgid, parent, old.pgid, old.session, sighand)
+    group.forked_by = old.forked_by if args.flags & CLONE_PARENT else t
     group.exit_signal = old.exit_signal if args.flags & CLONE_PARENT else args.exit_signal
     group.rlimits = type(old.rlimits)(old.rlimits)
     arm_cpu_limit(t.kernel, group)

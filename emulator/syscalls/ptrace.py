@@ -69,12 +69,10 @@ def ptrace(t: Task, request: Long, pid: Long, address: Ptr, data: Ptr) -> int:
     if request == Request.TRACEME:
         return _trace_me(t)
     task = t.kernel.tasks.find(pid & 0xFFFFFFFF)
-    if task is not None and not task.alive and task.trace is None and request in (Request.ATTACH, Request.SEIZE):
-        raise LinuxError(E.EPERM)  # a zombie
-    if task is None or not task.alive:
-        if not (task is not None and task.trace is not None and request == Request.KILL):
-            raise LinuxError(E.ESRCH)
-        return 0
+    if task is None:
+        raise LinuxError(E.ESRCH)
+    if not task.alive:
+        return _of_a_zombie(t, task, request)
     if request in (Request.ATTACH, Request.SEIZE):
         return _attach(t, task, address, data, seize=request == Request.SEIZE)
     trace = task.trace
@@ -94,12 +92,27 @@ def ptrace(t: Task, request: Long, pid: Long, address: Ptr, data: Ptr) -> int:
     return handler(t, task, address, data)
 
 
+def _of_a_zombie(t: Task, task: Task, request: int) -> int:
+    """What can be asked of a tracee that has died and is not reaped: the requests that need no stop."""
+    if request in (Request.ATTACH, Request.SEIZE):
+        raise LinuxError(E.EPERM)
+    trace = task.trace or task.last_trace
+    if trace is None or trace.tracer is not t or request not in (Request.KILL, Request.INTERRUPT):
+        raise LinuxError(E.ESRCH)
+    if request == Request.INTERRUPT and not trace.seized:
+        raise LinuxError(E.EIO)
+    return 0
+
+
 def _trace_me(t: Task) -> int:
     if t.trace is not None:
         raise LinuxError(E.EPERM)
     parent = t.group.parent
-    if parent is not None and parent.leader is not None:
-        tracing.attach(t.kernel, parent.leader, t, seized=False)
+    if parent is not None:
+        by = t.group.forked_by
+        tracer = by if by is not None and by.alive and by.group is parent else parent.leader
+        if tracer is not None:
+            tracing.attach(t.kernel, tracer, t, seized=False)
     return 0
 
 
