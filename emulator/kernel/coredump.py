@@ -277,9 +277,9 @@ def _registers(thread: Task, info: Siginfo) -> Iterator[bytes]:
 
 def _status(thread: Task, info: Siginfo, registers: bytes) -> bytes:
     group, kernel = thread.group, thread.kernel
-    user = kernel.cpu_time(group) if thread.is_leader else kernel.thread_time(thread)
-    children = group.child_usage
-    times = Times(user, group.usage.system_ns, children.user_ns, children.system_ns)
+    whole, children = kernel.usage_of(group), group.child_usage
+    mine = (whole.user_ns, whole.system_ns) if thread.is_leader else (thread.user_ns, thread.system_ns)
+    times = Times(*mine, children.user_ns, children.system_ns)
     signals = thread.signals
     ids = Ids(thread.tid, group.ppid, group.pgid, group.sid)
     order = thread.arch.struct_order

@@ -24,6 +24,7 @@ from emulator.loader import elf, script
 from emulator.loader.elf import LoadError
 
 if TYPE_CHECKING:
+    from emulator.kernel.credentials import Credentials
     from emulator.kernel.files.description import Description
     from emulator.kernel.host import Host
     from emulator.kernel.tasks import Task
@@ -253,6 +254,9 @@ def enter(t: Task, program: Program, regs: RegisterAccess) -> None:
     `regs` is the CPU for the running task, a register file for a new one.
     """
     arch, group = program.elf.arch, t.group
+    before = t.credentials
+    t.credentials = _credentials(t, program)
+    t.kernel.assume_identity(t)
     try:
         entry = build_space(t, program)
         group.exe = program.path.decode(errors="surrogateescape")
@@ -268,7 +272,10 @@ def enter(t: Task, program: Program, regs: RegisterAccess) -> None:
 
     group.argv, group.envp = tuple(program.argv), tuple(program.envp)
     group.exec_count += 1
-    group.dumpable = 1
+    who = t.credentials
+    group.dumpable = int((who.euid, who.egid) == (who.ruid, who.rgid))
+    if (who.euid, who.egid) != (before.euid, before.egid):
+        t.pdeathsig = 0
     group.sighand.reset_for_exec()
     t.signals.altstack = AltStack()
     for timer in group.posix_timers.values():
@@ -277,6 +284,13 @@ def enter(t: Task, program: Program, regs: RegisterAccess) -> None:
     t.name = comm_of(program.filename)
     t.clear_child_tid = t.robust_list = t.rseq = t.rseq_length = 0
     t.fds.close_on_exec()
+
+
+def _credentials(t: Task, program: Program) -> Credentials:
+    """Who the task is from now on: set-user-ID files count where the emulator can be somebody else, so for root."""
+    found = program.file.stat()
+    mode = found.st_mode if t.kernel.host.ids()[0] == 0 else 0
+    return t.credentials.executed(mode, found.st_uid, found.st_gid)
 
 
 def initial_registers(arch: Arch, entry: Entry) -> dict[str, int]:

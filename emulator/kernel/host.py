@@ -35,6 +35,10 @@ _CLONE_NEWNS, _MS_REC, _MS_SLAVE = 0x20000, 0x4000, 1 << 19
 _OWN_DESCRIPTORS = 128  # directories held open, epoll sets, listeners of the server
 
 
+#: What the host may check for the guest: files (CAP_FS_MASK), networks, administration and resources.
+_CAPS_OF_GUEST = sum(1 << cap for cap in (0, 1, 2, 3, 4, 9, 10, 11, 12, 13, 21, 24, 27, 32))
+
+
 class Host:
     """The host kernel as the emulator sees it.  Every method raises LinuxError and nothing else."""
 
@@ -42,7 +46,7 @@ class Host:
         """Raise the descriptor limit, and take the umask over: the guest's own is applied by hand."""
         self._seeded: random.Random | None = None
         self.mounts_are_own = False
-        self._identity: tuple[int, int, tuple[int, ...]] | None = None  # fsuid, fsgid, groups
+        self._identity: tuple[int, int, tuple[int, ...], int] | None = None  # fsuid, fsgid, groups, capabilities
         infinity = (1 << 64) - 1
         self.initial_limits = [  # by RLIMIT_*, which asm-generic numbers as the host does
             tuple(infinity if value == resource.RLIM_INFINITY else value for value in resource.getrlimit(number))
@@ -94,6 +98,11 @@ class Host:
 
     def capabilities(self) -> tuple[int, int]:
         """The server's effective and bounding capability sets: a container's root has not all of them."""
+        effective, _, _, bounding = self._capability_sets()
+        return effective, bounding
+
+    def _capability_sets(self) -> tuple[int, int, int, int]:
+        """Effective, permitted, inheritable and bounding."""
         sets = {}
         try:
             with open("/proc/self/status", "rb") as status:
@@ -102,22 +111,26 @@ class Host:
                         name, value = line.split(b":")
                         sets[name] = int(value, 16)
         except OSError:
-            return 0, 0
-        return sets.get(b"CapEff", 0), sets.get(b"CapBnd", 0)
+            return 0, 0, 0, 0
+        return sets[b"CapEff"], sets[b"CapPrm"], sets[b"CapInh"], sets[b"CapBnd"]
 
-    def become(self, uid: int, gid: int, groups: tuple[int, ...]) -> None:
-        """Have file permissions checked as these ids (setfsuid(2)); only root can, and only this thread does."""
-        wanted = (uid, gid, groups)
+    def become(self, uid: int, gid: int, groups: tuple[int, ...], capabilities: int) -> None:
+        """Have the host check files and networks as this user; only root can, and only this thread does."""
         if self._identity is None:
             if os.geteuid():
                 return
-            self._identity = (0, os.getegid(), tuple(os.getgroups()))
+            self._own_capabilities = self._capability_sets()[:3]
+            own = self._own_capabilities[0] & _CAPS_OF_GUEST
+            self._identity = (0, os.getegid(), tuple(os.getgroups()), own)
+        effective, permitted, inheritable = self._own_capabilities
+        wanted = (uid, gid, groups, capabilities & effective & _CAPS_OF_GUEST)
         if wanted == self._identity:
             return
         libc.setfsuid(0)
         libc.setgroups(groups)
         libc.setfsgid(gid)
         libc.setfsuid(uid)
+        libc.capset(effective & ~_CAPS_OF_GUEST | wanted[3], permitted, inheritable)
         self._identity = wanted
 
     def random(self, count: int) -> bytes:

@@ -72,3 +72,14 @@ _SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159}
 def setgroups(groups: Sequence[int]) -> None:
     """setgroups(2) for this thread; the library's own function changes every thread."""
     _syscall(_SYS_SETGROUPS[os.uname().machine], len(groups), (ctypes.c_uint32 * len(groups))(*groups))
+
+
+_SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
+_CAPABILITY_VERSION = 0x20080522
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2) for this thread."""
+    words = (part >> shift & 0xFFFFFFFF for shift in (0, 32) for part in (effective, permitted, inheritable))
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    _syscall(_SYS_CAPSET[os.uname().machine], ctypes.addressof(header), (ctypes.c_uint32 * 6)(*words))

@@ -126,6 +126,7 @@ class _Builder:
             interpreter_base=base,
             uid=credentials.ruid,
             euid=credentials.euid,
+            secure=(credentials.euid, credentials.egid) != (credentials.ruid, credentials.rgid),
             gid=credentials.rgid,
             egid=credentials.egid,
         )

@@ -31,7 +31,7 @@ from emulator.kernel.futex import Futexes
 from emulator.kernel.scheduler import Scheduler
 from emulator.kernel.sysctl import Sysctls
 from emulator.kernel.tasks import FIRST_PID, INIT_PID, CallPhase, Task, TaskRegistry, TaskState
-from emulator.kernel.thread_group import Session, ThreadGroup
+from emulator.kernel.thread_group import Session, ThreadGroup, Usage
 from emulator.kernel.user_memory import UserMemory
 from emulator.kernel.vfs import Vfs
 
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("emulator.kernel")
 
 INSN_NS = 3  # about what an instruction takes here
+CALL_NS = 1000  # and a system call
+TICK_NS = 10_000_000  # USER_HZ
 TOTAL_MEMORY = 8 << 30  # what sysinfo says when there is no --memory
 
 
@@ -90,6 +92,7 @@ class Kernel:
         self.debugger: DebuggerPolicy | None = None
         self.current: Task | None = None  # whose context the CPU holds
         self._loaded_at = 0
+        self._calls_at = 0
         self._host_identity: Credentials | None = None  # whose file permissions the host applies now
         self.first_group: ThreadGroup | None = None
         self.watch_calls = False  # the debugger catches calls, or --strace: every call takes the slow path
@@ -112,21 +115,22 @@ class Kernel:
         """Put a task's context on the CPU; free if it is there already."""
         current = self.current
         if current is not task:
-            now = self._core.clock
+            now, calls = self._core.clock, self._core.calls
             if current is None:
                 self._core.switch(task.context, task.space.table)
             else:
                 current.user_ns += (now - self._loaded_at) * INSN_NS
+                current.system_ns += (calls - self._calls_at) * CALL_NS
                 current.context = self._core.switch(task.context, task.space.table)
             self.current = task
-            self._loaded_at = now
+            self._loaded_at, self._calls_at = now, calls
             if task.credentials is not self._host_identity:
                 self.assume_identity(task)
 
     def assume_identity(self, task: Task) -> None:
         """Let the host check file permissions as the task's ids, not the emulator's; matters for root only."""
         credentials = self._host_identity = task.credentials
-        self.host.become(credentials.fsuid, credentials.fsgid, credentials.groups)
+        self.host.become(credentials.fsuid, credentials.fsgid, credentials.groups, credentials.cap_effective)
 
     def vacate(self) -> None:
         """Take the current task off the CPU; its context is in its Task again."""
@@ -137,11 +141,12 @@ class Kernel:
             self.current = None
 
     def charge(self, task: Task) -> None:
-        """Book the CPU time a task has used, by the instruction clock: the same in every run."""
+        """Book the CPU time a task has used, by the instruction clock and its calls: the same in every run."""
         if task is self.current:
-            now = self.cpu.clock
+            now, calls = self._core.clock, self._core.calls
             task.user_ns += (now - self._loaded_at) * INSN_NS
-            self._loaded_at = now
+            task.system_ns += (calls - self._calls_at) * CALL_NS
+            self._loaded_at, self._calls_at = now, calls
 
     def context_of(self, task: Task) -> Any:
         """An up-to-date copy of a task's context."""
@@ -214,11 +219,27 @@ class Kernel:
     def thread_time(self, task: Task) -> int:
         """CPU time of a thread, ns."""
         self.charge(task)
-        return task.user_ns
+        return task.user_ns + task.system_ns
+
+    def usage_of(self, group: ThreadGroup) -> Usage:
+        """What a process has used, exited threads included."""
+        usage = Usage()
+        usage.add(group.usage)
+        for task in group.tasks.values():
+            self.charge(task)
+            usage.user_ns += task.user_ns
+            usage.system_ns += task.system_ns
+            usage.switches += task.voluntary_switches
+        return usage
+
+    def user_time(self, group: ThreadGroup) -> int:
+        """CPU time of a process in user mode, ns."""
+        return self.usage_of(group).user_ns
 
     def cpu_time(self, group: ThreadGroup) -> int:
-        """CPU time of a process, exited threads included, ns."""
-        return group.usage.user_ns + sum(map(self.thread_time, group.tasks.values()))
+        """CPU time of a process, ns."""
+        usage = self.usage_of(group)
+        return usage.user_ns + usage.system_ns
 
     def resident_kib(self, space: AddressSpace) -> int:
         """An estimate of the resident set: exact numbers cost a walk over the page table."""
@@ -319,8 +340,8 @@ class Kernel:
     def child_info(self, group: ThreadGroup, code: int, status: int) -> Siginfo:
         """The siginfo of SIGCHLD."""
         uid = group.leader.credentials.ruid if group.leader is not None else 0
-        ticks = group.usage.user_ns // 10_000_000
-        return Siginfo(Signal.SIGCHLD, code, pid=group.tgid, uid=uid, status=status, utime=ticks)
+        user, system = group.usage.user_ns // TICK_NS, group.usage.system_ns // TICK_NS
+        return Siginfo(Signal.SIGCHLD, code, pid=group.tgid, uid=uid, status=status, utime=user, stime=system)
 
     def exit_info(self, group: ThreadGroup) -> Siginfo:
         """The SIGCHLD of a process that has exited."""

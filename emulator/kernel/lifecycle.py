@@ -54,6 +54,7 @@ def exit_task(kernel: Kernel, task: Task, status: int) -> None:
     ptrace.tracer_exits(kernel, task)
     release_vfork_parent(kernel, task)
     group.usage.user_ns += task.user_ns
+    group.usage.system_ns += task.system_ns
     group.usage.switches += task.voluntary_switches
     if len(group.tasks) == 1 and task.space is not None:
         group.usage.peak_kib = max(group.usage.peak_kib, kernel.resident_kib(task.space))

@@ -123,6 +123,8 @@ class Task:
         "clear_child_tid",
         "context",
         "credentials",
+        "deadline_ns",
+        "default_timer_slack_ns",
         "exit_status",
         "fault",
         "fds",
@@ -155,6 +157,7 @@ class Task:
         "state",
         "stepping",
         "stop_info",
+        "system_ns",
         "timer",
         "timer_slack_ns",
         "trace",
@@ -224,8 +227,10 @@ class Task:
         self.nice = 0
         self.ioprio = 0  # IOPRIO_PRIO_VALUE(class, level), ioprio_set(2)
         self.scheduling: tuple[int, int] = (0, 0)  # policy, static priority
-        self.timer_slack_ns = 50_000
+        self.deadline_ns: tuple[int, int, int] = (0, 0, 0)  # of SCHED_DEADLINE: runtime, deadline, period
+        self.timer_slack_ns = self.default_timer_slack_ns = 50_000
         self.user_ns = 0  # CPU time consumed, from the instruction clock
+        self.system_ns = 0  # the same, by the number of system calls
         self.voluntary_switches = 0
 
     @property
@@ -298,8 +303,11 @@ class TaskRegistry:
         self._next_tid = FIRST_PID
         self.init: Task | None = None  # process 1: found by number, and no task of the guest's
 
-    def allocate(self, in_use: frozenset[int] = frozenset()) -> TaskUid:
-        """A fresh identity; `in_use` are ids to avoid besides tids (process groups, sessions)."""
+    def allocate(self, in_use: frozenset[int] = frozenset(), tid: int | None = None) -> TaskUid:
+        """A fresh identity; `in_use` are ids to avoid besides tids (process groups, sessions), `tid` a wanted one."""
+        if tid is not None:
+            self._serial += 1
+            return TaskUid(tid, self._serial)
         for _ in range(PID_MAX):
             tid = self._next_tid
             self._next_tid = tid + 1 if tid + 1 < PID_MAX else FIRST_PID

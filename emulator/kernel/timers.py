@@ -182,7 +182,8 @@ def itimer(kernel: Kernel, task: Task, which: int) -> IntervalTimer:
     timer: IntervalTimer | None = group.itimers.get(which)
     if timer is None:
         signo = (Signal.SIGALRM, Signal.SIGVTALRM, Signal.SIGPROF)[which]
-        now = kernel.clock.monotonic_ns if which == ITIMER_REAL else lambda: kernel.cpu_time(group)
+        cpu_time = kernel.user_time if which == ITIMER_VIRTUAL else kernel.cpu_time
+        now = kernel.clock.monotonic_ns if which == ITIMER_REAL else lambda: cpu_time(group)
         timer = IntervalTimer(
             kernel,
             now,

@@ -329,12 +329,12 @@ class Vfs:
         who = t.credentials
         as_real = not flags & AT.EACCESS and (who.ruid, who.rgid) != (who.fsuid, who.fsgid)
         if as_real:
-            self.host.become(who.ruid, who.rgid, who.groups)
+            self.host.become(who.ruid, who.rgid, who.groups, 0 if who.ruid else who.cap_permitted)
         try:
             self._access(t, path, mode, dirfd, flags)
         finally:
             if as_real:
-                self.host.become(who.fsuid, who.fsgid, who.groups)
+                self.host.become(who.fsuid, who.fsgid, who.groups, who.cap_effective)
 
     def _access(self, t: Task, path: bytes, mode: int, dirfd: int, flags: int) -> None:
         follow = not flags & AT.SYMLINK_NOFOLLOW

@@ -68,5 +68,9 @@ def capset(t: Task, header: Ptr, data: Ptr) -> int:
         raise LinuxError(E.EPERM)
     if inheritable & ~(c.cap_inheritable | c.cap_permitted) and not c.capable(CAP_SETPCAP):
         raise LinuxError(E.EPERM)
-    become(t, replace(c, cap_effective=effective, cap_permitted=permitted, cap_inheritable=inheritable))
+    if inheritable & ~(c.cap_inheritable | c.cap_bounding):
+        raise LinuxError(E.EPERM)
+    ambient = c.cap_ambient & permitted & inheritable
+    new = replace(c, cap_effective=effective, cap_permitted=permitted)
+    become(t, replace(new, cap_inheritable=inheritable, cap_ambient=ambient))
     return 0

@@ -80,7 +80,7 @@ def _set_uids(t: Task, ruid: int, euid: int, suid: int) -> None:
     new = replace(old, ruid=ruid, euid=euid, suid=suid, fsuid=euid)
     had_root, has_root = 0 in (old.ruid, old.euid, old.suid), 0 in (ruid, euid, suid)
     if had_root and not has_root and not old.keep_caps:
-        new = replace(new, cap_permitted=0, cap_effective=0)
+        new = replace(new, cap_permitted=0, cap_effective=0, cap_ambient=0)
     elif old.euid == 0 and euid != 0:
         new = replace(new, cap_effective=0)
     elif old.euid != 0 and euid == 0:

@@ -40,6 +40,9 @@ _TIME_MAX_NS = (1 << 62) - 1
 # -- deadlines and masks -------------------------------------------------------------------------------------------
 
 
+STICKY_TIMEOUTS = 0x4000000  # personality(2)
+
+
 def _deadline(t: Task, timeout_ns: int | None) -> int | None:
     """The call's deadline, fixed when it is first entered; None for ever."""
     if timeout_ns is None:
@@ -61,6 +64,8 @@ def _timespec(t: Task, address: int) -> int | None:
 def _write_left(t: Task, address: int, deadline_ns: int | None, *, microseconds: bool = False) -> None:
     """poll_select_finish(): what is left of the time; a failure to write it is not the call's."""
     if not address or deadline_ns is None:
+        return
+    if t.personality & STICKY_TIMEOUTS:
         return
     left = max(deadline_ns - t.kernel.clock.monotonic_ns(), 0)
     try:

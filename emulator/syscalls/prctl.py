@@ -14,6 +14,8 @@ from emulator.kernel.tasks import Task
 from emulator.syscalls.identity import become
 from emulator.syscalls.registry import Int, Ptr, Size, UInt, syscall
 
+SECURE_NO_CAP_AMBIENT_RAISE = 1 << 6
+
 
 @syscall("personality")
 def personality(t: Task, persona: UInt) -> int:
@@ -37,6 +39,8 @@ def arch_prctl(t: Task, code: Int, address: Ptr) -> int:
             t.memory.write_u64(address, cpu.read("fs_base" if code == 0x1003 else "gs_base"))
         case 0x1011:  # ARCH_GET_CPUID: cpuid does not fault
             return 1
+        case 0x1012:  # ARCH_SET_CPUID: and cannot be made to
+            raise LinuxError(E.ENODEV)
         case _:
             raise LinuxError(E.EINVAL)
     return 0
@@ -90,7 +94,7 @@ def prctl(t: Task, option: Int, a2: Size, a3: Size, a4: Size, a5: Size) -> int:
                 raise LinuxError(E.EPERM)
             become(t, replace(c, securebits=a2 & 0xFF))
         case 29:  # PR_SET_TIMERSLACK
-            t.timer_slack_ns = a2 or 50_000
+            t.timer_slack_ns = a2 if 0 < a2 < 1 << 63 else t.default_timer_slack_ns
         case 30:  # PR_GET_TIMERSLACK
             return t.timer_slack_ns
         case 33 | 34:  # PR_MCE_KILL, PR_MCE_KILL_GET
@@ -110,9 +114,11 @@ def prctl(t: Task, option: Int, a2: Size, a3: Size, a4: Size, a5: Size) -> int:
         case 40:  # PR_GET_TID_ADDRESS
             memory.write_ptr(a2, t.clear_child_tid)
         case 41 | 42:  # PR_SET_THP_DISABLE, PR_GET_THP_DISABLE
+            if a3 or a4 or a5 or (option == 42 and a2):
+                raise LinuxError(E.EINVAL)
             return 0
         case 47:  # PR_CAP_AMBIENT
-            return _ambient(t, a2)
+            return _ambient(t, a2, a3, a4, a5)
         case 0x59616D61:  # PR_SET_PTRACER
             return 0
         case 0x53564D41:  # PR_SET_VMA
@@ -145,13 +151,24 @@ def _bounding_set(t: Task, option: int, capability: int) -> int:
     return 0
 
 
-def _ambient(t: Task, what: int) -> int:
-    match what:
-        case 1 | 3 | 4:  # IS_SET, LOWER, CLEAR_ALL
-            return 0
-        case 2:
-            raise LinuxError(E.EPERM)
-    raise LinuxError(E.EINVAL)
+def _ambient(t: Task, what: int, capability: int, a4: int, a5: int) -> int:
+    """PR_CAP_AMBIENT_IS_SET (1), RAISE (2), LOWER (3), CLEAR_ALL (4)."""
+    c = t.credentials
+    if what == 4 and not (capability or a4 or a5):
+        become(t, replace(c, cap_ambient=0))
+        return 0
+    if not 1 <= what <= 3 or capability > 40 or a4 or a5:
+        raise LinuxError(E.EINVAL)
+    bit = 1 << capability
+    if what == 1:
+        return int(bool(c.cap_ambient & bit))
+    if what == 3:
+        become(t, replace(c, cap_ambient=c.cap_ambient & ~bit))
+        return 0
+    if not c.cap_permitted & c.cap_inheritable & bit or c.securebits & SECURE_NO_CAP_AMBIENT_RAISE:
+        raise LinuxError(E.EPERM)
+    become(t, replace(c, cap_ambient=c.cap_ambient | bit))
+    return 0
 
 
 def _name_vma(t: Task, what: int, start: int, length: int, name: int) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
+from emulator.abi.memory import Access
 from emulator.abi.signals import (
     NSIG,
     Siginfo,
@@ -17,11 +18,11 @@ from emulator.abi.signals import (
 from emulator.errors import LinuxError
 from emulator.kernel import exec as loading
 from emulator.kernel import futex, lifecycle, ptrace, signals
-from emulator.kernel.credentials import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
+from emulator.kernel.credentials import CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from emulator.kernel.events import Execed, Forked, ForkKind, ThreadCreated
 from emulator.kernel.files.pidfd import PidfdDescription
 from emulator.kernel.image import FatalExec, Program, rlimit_reader
-from emulator.kernel.tasks import Gone, RegistersReplaced, Task
+from emulator.kernel.tasks import PID_MAX, Gone, RegistersReplaced, Task
 from emulator.kernel.thread_group import RLIMIT_NPROC, ThreadGroup
 from emulator.kernel.timers import arm_cpu_limit
 from emulator.kernel.waits import Block, Wait, WaitQueue
@@ -166,6 +167,9 @@ def _clone(t: Task, args: CloneArgs) -> int:
         return _vfork_wait(t)
     _check(t, args)
     kernel, flags = t.kernel, args.flags
+    if flags & CLONE_PIDFD:
+        t.fds.lowest_free()
+        t.memory.buffers(args.pidfd, 4, Access.WRITE)  # what cannot be told is not made
     space = t.space
     if flags & CLONE_VM:
         space.users += 1
@@ -211,7 +215,7 @@ def _new_task(t: Task, args: CloneArgs, space: AddressSpace) -> Task:
     """copy_process(): everything but registers and announcements."""
     kernel, flags = t.kernel, args.flags
     try:
-        uid = kernel.tasks.allocate(kernel.ids_in_use())
+        uid = kernel.tasks.allocate(kernel.ids_in_use(), _chosen_tid(t, args))
     except OverflowError:
         raise LinuxError(E.EAGAIN) from None
     group = t.group if flags & CLONE_THREAD else _new_group(t, uid.tid, args)
@@ -227,8 +231,8 @@ def _new_task(t: Task, args: CloneArgs, space: AddressSpace) -> Task:
     if not flags & CLONE_VM or flags & CLONE_VFORK:
         child.signals.altstack = t.signals.altstack
     child.nice, child.scheduling = t.nice, t.scheduling
-    child.ioprio = t.ioprio
-    child.personality, child.timer_slack_ns = t.personality, t.timer_slack_ns
+    child.ioprio, child.personality = t.ioprio, t.personality
+    child.timer_slack_ns = child.default_timer_slack_ns = t.timer_slack_ns
     child.fault = t.fault
     if not flags & CLONE_VM:
         child.rseq, child.rseq_length, child.rseq_signature = t.rseq, t.rseq_length, t.rseq_signature
@@ -241,6 +245,20 @@ def _new_task(t: Task, args: CloneArgs, space: AddressSpace) -> Task:
     group.tasks[uid.tid] = child
     kernel.tasks.add(child)
     return child
+
+
+def _chosen_tid(t: Task, args: CloneArgs) -> int | None:
+    """clone3's set_tid: the number the child shall have (alloc_pid)."""
+    if not args.set_tid:
+        return None
+    tid = args.set_tid[0]
+    if len(args.set_tid) > 1 or tid < 1 or tid >= PID_MAX:
+        raise LinuxError(E.EINVAL)
+    if not (t.credentials.capable(CAP_SYS_ADMIN) or t.credentials.capable(CAP_CHECKPOINT_RESTORE)):
+        raise LinuxError(E.EPERM)
+    if t.kernel.tasks.find(tid) is not None or tid in t.kernel.ids_in_use():
+        raise LinuxError(E.EEXIST)
+    return tid
 
 
 def _new_group(t: Task, tgid: int, args: CloneArgs) -> ThreadGroup:

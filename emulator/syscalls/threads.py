@@ -18,6 +18,8 @@ from emulator.syscalls.registry import Int, Ptr, Size, UInt, syscall
 
 SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE = 0, 1, 2, 3, 5, 6
 RESET_ON_FORK = 0x40000000
+SCHED_FLAG_ALL = 0x7F
+DEADLINE_PERIOD_NS = (100_000, 4_194_304_000)  # sched_deadline_period_{min,max}_us
 REALTIME = (SCHED_FIFO, SCHED_RR)
 
 
@@ -224,14 +226,30 @@ def sched_setattr(t: Task, pid: Int, attr: Ptr, flags: UInt) -> int:
     if size < 48:
         t.memory.write_u32(attr, 56)
         raise LinuxError(E.E2BIG)
-    _, policy, _, nice, priority = t.memory.read_struct(attr, "IIQiI")
+    _, policy, attr_flags, nice, priority, *deadline = t.memory.read_struct(attr, "IIQiIQQQ")
+    if policy >> 31 or attr_flags & ~SCHED_FLAG_ALL:
+        raise LinuxError(E.EINVAL)
     task = _task(t, pid)
-    wanted = Parameters(policy, priority)
-    wanted.check(t, task)
+    if policy == SCHED_DEADLINE:
+        _check_deadline(t, priority, *deadline)
+        task.deadline_ns = (deadline[0], deadline[1], deadline[2] or deadline[1])
+    else:
+        Parameters(policy, priority).check(t, task)
     task.scheduling = (policy, priority)
     if policy in (SCHED_OTHER, SCHED_BATCH):
         task.nice = max(-20, min(19, nice))
     return 0
+
+
+def _check_deadline(t: Task, priority: int, runtime: int, deadline: int, period: int) -> None:
+    """__checkparam_dl(), and nobody but root."""
+    period = period or deadline
+    if priority or runtime >> 63 or period >> 63 or not 1024 <= runtime <= deadline <= period:
+        raise LinuxError(E.EINVAL)
+    if not DEADLINE_PERIOD_NS[0] <= period <= DEADLINE_PERIOD_NS[1]:
+        raise LinuxError(E.EINVAL)
+    if not t.credentials.capable(CAP_SYS_NICE):
+        raise LinuxError(E.EPERM)
 
 
 @syscall("sched_getattr")
@@ -242,7 +260,8 @@ def sched_getattr(t: Task, pid: Int, attr: Ptr, size: UInt, flags: UInt) -> int:
     task = _task(t, pid)
     policy, priority = task.scheduling
     length = min(size, 56)
-    raw = t.memory.layout("IIQiIQQQII").pack(length, policy, 0, task.nice, priority, 0, 0, 0, 0, 1024)
+    deadline = task.deadline_ns if policy == SCHED_DEADLINE else (0, 0, 0)
+    raw = t.memory.layout("IIQiIQQQII").pack(length, policy, 0, task.nice, priority, *deadline, 0, 1024)
     t.memory.write(attr, raw[:length])
     return 0
 

@@ -313,9 +313,9 @@ def times(t: Task, address: Ptr) -> int:
     """times(2)."""
     kernel, group = t.kernel, t.group
     if address:
-        child = group.child_usage
-        user = kernel.cpu_time(group) // TICK_NS
-        t.memory.write_struct(address, "llll", user, 0, child.user_ns // TICK_NS, child.system_ns // TICK_NS)
+        mine, children = kernel.usage_of(group), group.child_usage
+        times_ns = (mine.user_ns, mine.system_ns, children.user_ns, children.system_ns)
+        t.memory.write_struct(address, "llll", *(time // TICK_NS for time in times_ns))
     return kernel.clock.monotonic_ns() // TICK_NS
 
 
@@ -328,13 +328,12 @@ def getrusage(t: Task, who: Int, address: Ptr) -> int:
     usage = Usage()
     match who:
         case 0:
-            usage.user_ns = t.kernel.cpu_time(t.group)
-            usage.switches = sum(task.voluntary_switches for task in t.group.tasks.values())
+            usage = t.kernel.usage_of(t.group)
         case -1:
             usage = t.group.child_usage
         case 1:
-            usage.user_ns = t.kernel.thread_time(t)
-            usage.switches = t.voluntary_switches
+            t.kernel.charge(t)
+            usage.user_ns, usage.system_ns, usage.switches = t.user_ns, t.system_ns, t.voluntary_switches
         case _:
             raise LinuxError(E.EINVAL)
     if who >= 0:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from emulator.abi.errno import E
+from emulator.abi.fcntl import O
 from emulator.abi.signals import CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, CLD_TRAPPED, Signal
 from emulator.errors import LinuxError
 from emulator.kernel import lifecycle, ptrace
@@ -170,6 +171,7 @@ def waitid(t: Task, kind: Int, which: Int, info: Ptr, options: Int, usage: Ptr) 
         raise LinuxError(E.EINVAL)
     if not options & (WEXITED | WSTOPPED | WCONTINUED):
         raise LinuxError(E.EINVAL)
+    at_once = False
     if kind == P_PID and which <= 0:
         raise LinuxError(E.EINVAL)
     if kind == P_PGID:
@@ -179,10 +181,13 @@ def waitid(t: Task, kind: Int, which: Int, info: Ptr, options: Int, usage: Ptr) 
     elif kind == P_PIDFD:
         if which < 0:
             raise LinuxError(E.EINVAL)
+        at_once = bool(t.fds.get(which).flags & O.NONBLOCK) and not options & WNOHANG
         which = _pid_of_pidfd(t, which)
     elif kind not in (P_ALL, P_PID):
         raise LinuxError(E.EINVAL)
-    found = _wait(t, kind, which, options)
+    found = _wait(t, kind, which, options | (WNOHANG if at_once else 0))
+    if found is None and at_once:
+        raise LinuxError(E.EAGAIN)
     if usage and found is not None:
         write_rusage(t, usage, found.usage)
     if info:

@@ -18,6 +18,7 @@ static PyObject *make(PyObject *type, const char *format, ...)
 PyObject *core_syscall(Core *c, uint64_t *raw)
 {
     Engine *e = c->live;
+    c->calls++;
     c->shadows[c->saved_shadow] = core_reg(c, e, c->reg_nr);
     for (size_t i = 0; i < c->n_clobbers; i++)
         core_set(c, e, c->clobbers[i].to, core_reg(c, e, c->clobbers[i].from));
@@ -300,6 +301,8 @@ static int core_set_clock(Core *c, PyObject *value, void *unused)
     return 0;
 }
 
+static PyObject *core_get_calls(Core *c, void *unused) { return PyLong_FromUnsignedLongLong(c->calls); }
+
 static PyMethodDef core_methods[] = {
     {"run", (PyCFunction)(void *)core_run, METH_FASTCALL, "Run until the clock says so or something happens."},
     {"serve", (PyCFunction)(void *)core_serve, METH_FASTCALL, "Run, and make the plain system calls on the way."},
@@ -324,6 +327,7 @@ static PyObject *core_get_table(Core *c, void *unused) { return Py_NewRef(c->tab
 
 static PyGetSetDef core_getset[] = {
     {"clock", (getter)core_get_clock, (setter)core_set_clock, "Instructions retired.", NULL},
+    {"calls", (getter)core_get_calls, NULL, "System calls made.", NULL},
     {"table", (getter)core_get_table, NULL, "The active address space, or None.", NULL},
     {NULL}};
 

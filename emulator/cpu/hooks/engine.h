@@ -82,6 +82,7 @@ typedef struct Core {
     PyObject_HEAD
     /* hot: the block hook */
     uint64_t clock;
+    uint64_t calls; /* system calls made */
     volatile uint64_t limit;
     Slot *last;
     Slot *slots;

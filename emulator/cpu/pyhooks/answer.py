@@ -242,6 +242,7 @@ class Loop:
     def _syscall(self) -> Exit:
         state = self._state
         spec, engine = state.spec, state.live
+        state.calls += 1
         for to, of in state.clobbers:
             engine.set(to, engine.get(of))
         number = engine.get(spec["nr"])

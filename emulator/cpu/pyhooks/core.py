@@ -36,6 +36,11 @@ class Core:
     def clock(self, value: int) -> None:
         self._state.clock = value
 
+    @property
+    def calls(self) -> int:
+        """System calls made."""
+        return self._state.calls
+
     def _finish(self, got: Exit) -> Exit:
         state = self._state
         called = type(got) is state.spec["Syscall"]

@@ -73,6 +73,7 @@ class State:
         self.shadows = [0] * MAX_SHADOWS  # registers the engine does not have
         self.table: PageTable | None = None
         self.clock = 0
+        self.calls = 0  # system calls made
         self.limit = 0
         self.soft = False  # the block that passes the limit may run to its end
         self.stop = self.attention = False  # come back at the next block or instruction

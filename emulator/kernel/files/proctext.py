@@ -172,7 +172,7 @@ def status(task: Task) -> str:
         f"CapPrm:\t{who.cap_permitted:016x}",
         f"CapEff:\t{who.cap_effective:016x}",
         f"CapBnd:\t{who.cap_bounding:016x}",
-        "CapAmb:\t0000000000000000",
+        f"CapAmb:\t{who.cap_ambient:016x}",
         f"NoNewPrivs:\t{int(who.no_new_privs)}",
         "Seccomp:\t0",
         "Seccomp_filters:\t0",
@@ -226,15 +226,15 @@ def stat_line(task: Task) -> str:
     ignored = sum(1 << (n - 1) for n in range(1, 32) if actions[n].handler == SIG_IGN)
     caught = sum(1 << (n - 1) for n in range(1, 32) if actions[n].handler not in (SIG_IGN, SIG_DFL))
     tty = group.session.tty
-    usage, children = group.usage, group.child_usage
-    user = usage.user_ns + sum(member.user_ns for member in group.tasks.values())
+    usage, children = task.kernel.usage_of(group), group.child_usage
     space = task.space if alive else None
     nice = task.nice
     fields: list[object] = [
         task.tid, f"({task.name})", state_of(task)[0], group.ppid, group.pgid, group.sid,
         tty.stat().st_rdev if tty is not None else 0, group.session.foreground_pgid if tty is not None else -1,
         0x400000, usage.minor_faults, children.minor_faults, usage.major_faults, children.major_faults,
-        user // TICK_NS, usage.system_ns // TICK_NS, children.user_ns // TICK_NS, children.system_ns // TICK_NS,
+        usage.user_ns // TICK_NS, usage.system_ns // TICK_NS,
+        children.user_ns // TICK_NS, children.system_ns // TICK_NS,
         20 + nice, nice, len(group.tasks), 0, group.start_ns // TICK_NS,
         space.pages.total * PAGE if space else 0, _resident(task)[0] if space else 0, group.rlimits[5][0],
         space.start_code if space else 0, space.end_code if space else 0, space.start_stack if space else 0,
@@ -375,7 +375,7 @@ FILES: dict[bytes, TextFile] = {
     b"oom_score_adj": TextFile(lambda task: f"{task.group.oom_score_adj}\n", 0o644, procset.set_oom_score_adj),
     b"personality": TextFile(lambda task: f"{task.personality:08x}\n", 0o400),
     b"sched": TextFile(lambda task: f"{task.name} ({task.tid}, #threads: {len(task.group.tasks)})\n", 0o644),
-    b"schedstat": TextFile(lambda task: f"{task.user_ns} 0 {task.voluntary_switches}\n"),
+    b"schedstat": TextFile(lambda task: f"{task.user_ns + task.system_ns} 0 {task.voluntary_switches}\n"),
     b"sessionid": TextFile(lambda task: "4294967295"),
     b"setgroups": TextFile(lambda task: "allow\n", 0o644),
     b"smaps": TextFile(smaps),

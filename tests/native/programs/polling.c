@@ -1,6 +1,7 @@
 /* poll, select, epoll and the descriptors made for them: errors, levels, edges, oneshots, nesting, masks, time. */
 #include "case.h"
 #include <sys/ioctl.h>
+#include <sys/personality.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/epoll.h>
@@ -495,6 +496,11 @@ int main(void)
     selects();
     epolls();
     descriptors();
+    struct timeval tv = {0, 10};
+    personality(STICKY_TIMEOUTS);
+    select(0, 0, 0, 0, &tv);
+    TELL("sticky timeout", "%d", (int)tv.tv_usec);
+    personality(0);
     exclusive("exclusive", 0);
     exclusive("exclusive and not", 2);
     return 0;

@@ -1,5 +1,6 @@
 /* clock_gettime(2), nanosleep(2) and the rest of time(7). */
 #include "case.h"
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
 #include <sys/times.h>
@@ -12,6 +13,45 @@ static long since(struct timespec a)
     struct timespec b;
     clock_gettime(CLOCK_MONOTONIC, &b);
     return (b.tv_sec - a.tv_sec) * 1000 + (b.tv_nsec - a.tv_nsec) / 1000000;
+}
+
+static volatile sig_atomic_t fired[65];
+static void note(int number)
+{
+    fired[number]++;
+}
+
+/* Calls take CPU time too, the system's. */
+static void system_time(void)
+{
+    struct itimerval once = {{0, 0}, {0, 50000}};
+    struct rusage ru;
+    struct tms tm;
+    struct timespec t;
+    clockid_t clock;
+    pid_t c;
+    signal(SIGPROF, note);
+    setitimer(ITIMER_PROF, &once, 0);
+    while (!fired[SIGPROF])
+        getppid();
+    getrusage(RUSAGE_SELF, &ru);
+    TELL("system time", "%d", ru.ru_stime.tv_sec || ru.ru_stime.tv_usec);
+    do
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    while (!t.tv_sec && t.tv_nsec < 200000000);
+    times(&tm);
+    TELL("times", "%d", tm.tms_stime > 0);
+    if (!(c = fork())) {
+        do
+            clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+        while (t.tv_nsec < 50000000);
+        _exit(0);
+    }
+    clock_getcpuclockid(c, &clock);
+    CASE("child's clock", clock_gettime(clock, &t));
+    waitpid(c, 0, 0);
+    getrusage(RUSAGE_CHILDREN, &ru);
+    TELL("children's system time", "%d", ru.ru_stime.tv_sec || ru.ru_stime.tv_usec);
 }
 
 int main(void)
@@ -124,5 +164,6 @@ int main(void)
     fstat(fd, &st);
     TELL("seconds", "%ld %ld", st.st_atime, st.st_mtime);
     CASE("adjtimex read", syscall(SYS_adjtimex, memset(malloc(512), 0, 512)) >= 0 || errno == EPERM ? 0 : -1);
+    system_time();
     return 0;
 }
