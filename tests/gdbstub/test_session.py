@@ -595,7 +595,7 @@ def test_objects(client: Client, target: FakeTarget) -> None:
     assert b"main-lm" not in read("libraries-svr4", "start=2000;prev=0")
     assert b'<column name="Type">processes</column>' in read("osdata")
     assert b'<column name="pid">42</column>' in read("osdata", "processes")
-    assert client.ask("qXfer:osdata:read:nothing:0,100").startswith(b"E")
+    assert client.ask("qXfer:osdata:read:nothing:0,100") == b"l"
     assert client.ask("qXfer:auxv:read:annex:0,100").startswith(b"E")
 
 

@@ -322,7 +322,7 @@ def test_objects(loop: Rig) -> None:
     assert [row["pid"] for row in rows] == [str(loop.pid)]
     assert set(target.os_tables()) >= {"processes", "threads", "files"}
     for name in target.os_tables():
-        assert target.os_table(name).rows
+        assert bool(target.os_table(name).rows) == (name not in ("shm", "semaphores", "msg", "sockets"))
     with pytest.raises(TargetError):
         target.os_table("nonsense")
     assert target.thread_details(loop.thread).name == "program"
@@ -331,6 +331,24 @@ def test_objects(loop: Rig) -> None:
     address = target.allocate_memory(loop.pid, 100, readable=True, writable=True, executable=False)
     target.write_memory(loop.thread, address, b"mine")
     target.deallocate_memory(loop.pid, address)
+
+
+def test_tables_of_what_processes_share() -> None:
+    rig = Rig(programs.SHARED)
+    rig.break_at("done")
+    rig.go()
+    rows = {}
+    for name in ("shm", "semaphores", "msg", "sockets"):
+        (rows[name],) = rig.target.os_table(name).rows
+    assert (rows["shm"]["key"], rows["shm"]["perm"], rows["shm"]["size"]) == ("17", "666", "4096")
+    assert rows["shm"]["creator command"] == "program"
+    assert (rows["semaphores"]["key"], rows["semaphores"]["num semaphores"]) == ("18", "3")
+    assert (rows["msg"]["key"], rows["msg"]["perm"]) == ("19", "600")
+    assert rows["msg"]["last msgsnd() time"] == ""
+    socket = dict(rows["sockets"])
+    assert int(socket.pop("local port")) > 0
+    assert list(socket.values())[:4] == ["0.0.0.0", "0.0.0.0", "0", "LISTEN"]
+    assert (socket["family"], socket["protocol"]) == ("INET", "STREAM")
 
 
 def test_monitor_commands_answer(loop: Rig) -> None:
