@@ -17,7 +17,7 @@ HOST_MODULES = {"socket", "select", "selectors", "fcntl", "termios", "subprocess
 MAY_CALL_HOST = ("emulator.kernel.host", "emulator.cpu", "emulator.cli", "emulator.__main__", "gdbstub.server")
 # Pure parts of `os`: names of constants and path arithmetic.
 PURE_OS = {"path", "fsencode", "fsdecode", "PathLike", "strerror", "sep", "WNOHANG", "environ"}
-FILE_BUDGET_LINES = 500
+FILE_BUDGET_LINES = 550
 
 
 def every(*skip: str) -> list[Module]:
@@ -72,13 +72,7 @@ def test_every_module_says_what_it_is() -> None:
 
 
 def test_file_length_budget() -> None:
-    """A file past 500 lines is two ideas: said as a list, and held at twice that."""
-    long = {module.path: module.lines for module in modules() if module.lines > FILE_BUDGET_LINES}
-    hooks = ROOT / "emulator/cpu/hooks.c"
-    if long:
-        text = ", ".join(f"{path} {lines}" for path, lines in sorted(long.items(), key=lambda item: -item[1]))
-
-        print(
-            f"past {FILE_BUDGET_LINES} lines: {text}; hooks.c {hooks.exists() and len(hooks.read_text().splitlines())}"
-        )
-    assert {path: lines for path, lines in long.items() if lines > 2 * FILE_BUDGET_LINES} == {}
+    """A longer file is two ideas."""
+    lengths = {module.path: module.lines for module in modules()}
+    lengths |= {str(file): len(file.read_text().splitlines()) for file in (ROOT / "emulator/cpu/hooks").glob("*.[ch]")}
+    assert {path: lines for path, lines in lengths.items() if lines > FILE_BUDGET_LINES} == {}
