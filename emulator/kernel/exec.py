@@ -123,9 +123,9 @@ def _open_for_writing(host: Host, fd: int) -> bool:
 
 def read_arguments(t: Task, argv: int, envp: int) -> tuple[list[bytes], list[bytes]]:
     """Read execve's two vectors from user memory.  Raises EFAULT, E2BIG (bprm_stack_limits, copy_strings)."""
-    arguments, environment = _pointers(t, argv), _pointers(t, envp)
     stack_limit = t.group.rlimits[RLIMIT_STACK][0]
     limit = max(min(STACK_LIMIT_SHARE, stack_limit // 4), ARG_MAX)
+    arguments, environment = _pointers(t, argv, limit // 8), _pointers(t, envp, limit // 8)
     pointers = (max(len(arguments), 1) + len(environment)) * 8
     if limit <= pointers:
         raise LinuxError(E.E2BIG)
@@ -135,12 +135,14 @@ def read_arguments(t: Task, argv: int, envp: int) -> tuple[list[bytes], list[byt
     return arg_texts, env_texts
 
 
-def _pointers(t: Task, address: int) -> list[int]:
+def _pointers(t: Task, address: int, most: int) -> list[int]:
     found: list[int] = []
     while address:
         pointer = t.memory.read_ptr(address)
         if not pointer:
             break
+        if len(found) > most:
+            raise LinuxError(E.E2BIG)
         found.append(pointer)
         address += t.arch.pointer_size
     return found
@@ -153,7 +155,7 @@ class _Budget:
     left: int
 
     def take(self, t: Task, pointer: int) -> bytes:
-        text = t.memory.read_cstring(pointer, MAX_ARG_STRLEN - 1, E.E2BIG)
+        text = t.memory.read_cstring(pointer, MAX_ARG_STRLEN, E.E2BIG)
         self.left -= len(text) + 1
         if self.left < 0:
             raise LinuxError(E.E2BIG)

@@ -13,7 +13,7 @@ from emulator.abi.memory import PAGE_SIZE, Access
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import POLLIN, POLLOUT, Description
 from emulator.kernel.files.pipe import PipeEnd, broken_pipe
-from emulator.kernel.files.regular import HostFile, RegularFile, check_new_size
+from emulator.kernel.files.regular import HostFile, RegularFile, check_new_size, hit_size_limit, room_for_write
 from emulator.kernel.files.tty import HostTty, PtyMaster, take_terminal
 from emulator.kernel.files.virtual import VirtualDirectory, VirtualFileDescription
 from emulator.kernel.paths import VirtualPlace
@@ -259,6 +259,8 @@ def sendfile(t: Task, out_fd: Fd, in_fd: Fd, offset: Ptr, count: Size) -> int:
                 raise target.block("sendfile", POLLOUT) from None
             raise
         done += sent
+        if sent < got and isinstance(target, RegularFile):
+            hit_size_limit(t)
         if sent < got or not isinstance(target, RegularFile):
             break
     if position is None:
@@ -283,9 +285,8 @@ def copy_file_range(t: Task, fd_in: Fd, off_in: Ptr, fd_out: Fd, off_out: Ptr, l
             raise LinuxError(E.EINVAL)
     if target.flags & O.APPEND:
         raise LinuxError(E.EBADF)
-    done = t.kernel.host.copy_file_range(
-        source.need_host_fd(), target.need_host_fd(), min(length, MAX_RW_COUNT), at, to
-    )
+    length = room_for_write(t, target.position() if to is None else to, min(length, MAX_RW_COUNT))
+    done = t.kernel.host.copy_file_range(source.need_host_fd(), target.need_host_fd(), length, at, to)
     if at is not None:
         t.memory.write_u64(off_in, at + done)
     if to is not None:
@@ -335,6 +336,8 @@ def splice(t: Task, fd_in: Fd, off_in: Ptr, fd_out: Fd, off_out: Ptr, length: Si
             if error.errno is E.EAGAIN and waiting and not target.nonblocking:
                 raise target.block("splice", POLLOUT) from None
             raise
+    if done < len(data) and isinstance(target, RegularFile):
+        hit_size_limit(t)
     if consume is not None:
         consume.pipe.take(done)
     elif position is not None:

@@ -12,7 +12,7 @@ from emulator.abi.signals import NSIG
 from emulator.errors import LinuxError
 from emulator.kernel.credentials import CAP_SYS_ADMIN
 from emulator.kernel.tasks import Task
-from emulator.kernel.thread_group import Usage
+from emulator.kernel.thread_group import RLIMIT_SIGPENDING, Usage
 from emulator.kernel.timers import (
     ITIMER_PROF,
     ITIMER_REAL,
@@ -235,6 +235,8 @@ def timer_create(t: Task, clock_id: Int, event: Ptr, out: Ptr) -> int:
     if clock_id in (MONOTONIC_RAW, REALTIME_COARSE, MONOTONIC_COARSE):
         raise LinuxError(E.EOPNOTSUPP)
     group = t.group
+    if len(group.posix_timers) + len(group.pending) >= group.rlimits[RLIMIT_SIGPENDING][0]:
+        raise LinuxError(E.EAGAIN)  # each has a queued signal of its own from the start
     number = group.timer_serial
     timer = PosixTimer(
         t.kernel, group, number, clock_id, now, real=clock_id in _MONOTONIC_KIND or clock_id in _REALTIME_KIND

@@ -75,15 +75,28 @@ def check_new_size(t: Task, file_size: int, length: int) -> None:
         raise LinuxError(E.EFBIG)
 
 
-def within_size_limit(t: Task, buffers: WriteBuffers, offset: int) -> WriteBuffers:
-    """What of a write at `offset` stays within RLIMIT_FSIZE (generic_write_check_limits)."""
-    room = t.group.rlimits[RLIMIT_FSIZE][0] - offset
-    if room >= total(buffers):
-        return buffers
-    if room <= 0:
+def room_for_write(t: Task, offset: int, count: int) -> int:
+    """How much of a write of `count` bytes at `offset` stays within RLIMIT_FSIZE (generic_write_check_limits)."""
+    limit: int = t.group.rlimits[RLIMIT_FSIZE][0]
+    if limit == RLIM_INFINITY or count <= limit - offset:
+        return count
+    if offset >= limit:
         signals.send_to_task(t, signals.kernel_info(Signal.SIGXFSZ))
         raise LinuxError(E.EFBIG)
-    return [gather(buffers, room)]
+    return limit - offset
+
+
+def hit_size_limit(t: Task) -> None:
+    """sendfile(2) and splice(2) go on after a short write, and meet the limit."""
+    if t.group.rlimits[RLIMIT_FSIZE][0] != RLIM_INFINITY:
+        signals.send_to_task(t, signals.kernel_info(Signal.SIGXFSZ))
+
+
+def within_size_limit(t: Task, buffers: WriteBuffers, offset: int) -> WriteBuffers:
+    """What of a write at `offset` stays within RLIMIT_FSIZE (generic_write_check_limits)."""
+    count = total(buffers)
+    room = room_for_write(t, offset, count)
+    return buffers if room == count else [gather(buffers, room)]
 
 
 class RegularFile(HostFile):
