@@ -84,7 +84,7 @@ def _version(context: click.Context, _option: click.Parameter, value: bool) -> N
 @click.option("--cwd", metavar="DIR", help="The guest's current directory.")
 @click.option("--strace", is_flag=True, help="Print one line a system call.")
 @click.option("--strace-clock", is_flag=True, help="--strace, each line with the instruction clock.")
-@click.option("--strace-output", metavar="FILE", help="Where --strace prints (stderr).")
+@click.option("--strace-output", metavar="FILE", help="Where --strace prints (default: stderr).")
 @click.option("--log-packets", metavar="FILE", help="Log every packet.")
 @click.option("--seed", type=int, help="Vary the thread interleaving, reproducibly.")
 @click.option("--memory", metavar="SIZE", callback=parse_size, help="Guest memory limit, for example 512M.")

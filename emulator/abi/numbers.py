@@ -35,8 +35,3 @@ def errno_numbers(flavour: str = "generic") -> Mapping[E, int]:
     by_name = E.__members__
     known = {by_name[name]: number for number, name in _rows(f"errno-{flavour}") if name in by_name}
     return MappingProxyType(known | KERNEL_INTERNAL)
-
-
-def errno_name(number: int, table: Mapping[E, int]) -> str:
-    """Return the name of errno `number`, for people; its decimal form if it has none."""
-    return next((e.name for e, value in table.items() if value == number), str(number))

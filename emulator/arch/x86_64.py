@@ -46,9 +46,6 @@ VEC128 = {
     "v8_int16": "v8i16", "v4_int32": "v4i32", "v2_int64": "v2i64", "uint128": "uint128",
 }  # fmt: skip
 
-# What PTRACE_POKEUSER lets a tracer change: CF PF AF ZF SF TF DF OF NT RF AC (arch/x86/kernel/ptrace.c, FLAG_MASK).
-EFLAGS_USER = 0x00054DD5 | 0x200 | 0x200000
-
 
 def _general() -> tuple[Register, ...]:
     ints = tuple(Register(n, 64, "int64", uc=n.upper()) for n in ("rax", "rbx", "rcx", "rdx", "rsi", "rdi"))

@@ -72,7 +72,6 @@ class Cpu:
         self.hooks_kind = mmu.HOOKS_KIND
         self._layout = Layout(arch)
         self._codecs: dict[tuple[str, ...], Codec] = {}
-        self._tables: list[PageTable] = []
         engines = (self._new_engine(), self._new_engine())
         spare_exit_checks(arch, engines[0])
         self._core = mmu.backend.Core(arena, self._spec(*engines))
@@ -87,7 +86,6 @@ class Cpu:
                 self.write(register.name, register.initial)
         if arch.cpu.selectors:
             self._set_selectors(arch.cpu.selectors)
-        self.pristine = self.save()  # the registers of a CPU just switched on
         # The hot ones are the hook module's own methods.
         self.core = self._core  # for loops that read `core.clock` at every turn
         self.run: Callable[..., Exit] = self._core.run
@@ -307,20 +305,12 @@ class Cpu:
     def insert_watchpoint(self, table: PageTable, start: int, length: int, kind: WatchKind) -> None:
         """Stop when [start, start + length) is touched; counted, remove as often.  Raises ValueError."""
         table.insert_watch(start, length, _HOOK_KIND[WatchKind(kind)])
-        if table not in self._tables:
-            self._tables.append(table)
 
     def remove_watchpoint(self, table: PageTable, start: int, length: int, kind: WatchKind) -> None:
         """Undo one `insert_watchpoint`."""
         table.remove_watch(start, length, _HOOK_KIND[WatchKind(kind)])
 
     def take_kernel_hits(self) -> list[WatchHit]:
-        """Return stores of the kernel side into watched ranges since the last call."""
-        if not self._tables or self._core.table is None:
-            return []
-        return [WatchHit(address, _WATCH_KIND[kind]) for address, kind in self._core.table.take_hits()]
-
-
-def available_hooks() -> str:
-    """Return which hooks run in this process: "c" or "python"."""
-    return mmu.HOOKS_KIND
+        """Return the first stores of the kernel side into watched ranges of the active table since the last call."""
+        table = self._core.table
+        return [] if table is None else [WatchHit(address, _WATCH_KIND[kind]) for address, kind in table.take_hits()]

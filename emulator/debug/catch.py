@@ -44,11 +44,6 @@ class CatchAbility(PointsAbility):
             self.settings.caught.pop(group.tgid, None)
         self.watch_calls()
 
-    def watch_calls(self) -> None:
-        """Send debugged tasks whose system calls are caught down the slow path."""
-        kernel = self.kernel
-        kernel.watch_calls = bool(self.settings.caught) or kernel.strace is not None or bool(kernel.after_calls)
-
     def set_pass_signals(self, signals: frozenset[GdbSignal]) -> None:
         """QPassSignals."""
         self.settings.pass_signals = frozenset(int(signal) for signal in signals)

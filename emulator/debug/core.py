@@ -32,7 +32,6 @@ class LastStop:
 
     event: Stopped
     info: Siginfo | None = None  # of the signal that is not delivered yet
-    at_breakpoint: int | None = None  # its address: the next resume runs over it
 
 
 @dataclass(slots=True)
@@ -73,6 +72,11 @@ class Core:
         self._looked_up: dict[ThreadId, Task] = {}  # since something last ran
         self._descriptions: dict[str, Description] = {}
         self.last_stopped: ThreadId | None = None
+
+    def watch_calls(self) -> None:
+        """Send system calls that somebody looks at down the slow path."""
+        kernel = self.kernel
+        kernel.watch_calls = bool(self.settings.caught) or kernel.strace is not None or bool(kernel.after_calls)
 
     # -- look-ups ------------------------------------------------------------------------------------------------
 

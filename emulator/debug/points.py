@@ -15,6 +15,7 @@ from emulator.cpu.mmu import PageTable
 from emulator.debug.core import EINVAL
 from emulator.debug.registers import RegistersAbility
 from emulator.errors import MemoryFault
+from emulator.kernel.events import WatchStop
 from emulator.kernel.tasks import Task
 from gdbstub.abilities import BreakpointKind, BreakpointSite
 from gdbstub.agent import AgentError, Expression
@@ -210,12 +211,32 @@ class PointsAbility(RegistersAbility):
         if key not in points.watchpoints:
             self.kernel.cpu.insert_watchpoint(points.table, address, length, _KINDS[kind])
         points.watchpoints[key] = Watched(kind, address, length, tuple(conditions))
+        self._watch_stores()
 
     def remove_watchpoint(self, process: int, kind: WatchType, address: int, length: int) -> None:
         """Remove; unknown ones are no error."""
         points = self._points(process)
         if points.watchpoints.pop((kind, address, length), None) is not None:
             self.kernel.cpu.remove_watchpoint(points.table, address, length, _KINDS[kind])
+            self._watch_stores()
+
+    def _watch_stores(self) -> None:
+        """While something is watched for stores, ask after every system call whether the kernel side made one."""
+        kinds = (watched.type for points in self.points.values() for watched in points.watchpoints.values())
+        if any(kind is not WatchType.READ for kind in kinds):
+            self.kernel.after_calls["watchpoints"] = self._stored_by_call
+        else:
+            self.kernel.after_calls.pop("watchpoints", None)
+        self.watch_calls()
+
+    def _stored_by_call(self) -> None:
+        """Stop behind a system call that stored into watched memory; one stop tells of the first."""
+        task = self.kernel.current
+        for hit in self.kernel.cpu.take_kernel_hits():
+            if task is not None and task.alive and self.watch_holds(task, hit):
+                task.stepping = None  # this is the stop a step would have ended with
+                self.kernel.events.append(WatchStop(task, hit))
+                break
 
     def watched(self, task: Task, hit: WatchHit) -> Watched | None:
         """The watchpoint a hit belongs to."""
@@ -258,6 +279,7 @@ class PointsAbility(RegistersAbility):
         points = self.points.pop(process, None)
         if points is None:
             return
+        self._watch_stores()
         shared = any(other.table is points.table for other in self.points.values())
         if gone and not shared:
             for key in [key for key, table in self.lingering.items() if table is points.table]:

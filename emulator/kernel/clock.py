@@ -1,7 +1,7 @@
 """Time as the guest sees it, and the timers that wait for it.
 
-Rule: every clock reading goes through here, and the host's time enters through `Host` only, so that a recording can
-replay it.  Deadlines are CLOCK_MONOTONIC nanoseconds everywhere.  Source: clock_gettime(2), timers in time(7).
+Rule: every clock reading goes through here, and the host's time enters through `Host` only.  Deadlines are
+CLOCK_MONOTONIC nanoseconds everywhere.  Source: clock_gettime(2), timers in time(7).
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from emulator.errors import LinuxError
 from emulator.kernel.files.description import Description
 
 DEFAULT_LIMIT = 1024
-NR_OPEN = 1 << 20
 
 
 class FdTable:

@@ -2,7 +2,7 @@
 
 Rule: nothing else under `emulator/` calls the host (cpu/ maps its own arena).  Every failure leaves here as a
 `LinuxError` *by name*, the errno-less failures of Python included, so that no host number and no Python exception ever
-reaches a guest.  Time and randomness come through here too: record and replay wrap this one object.
+reaches a guest.  Time and randomness come through here too: nothing else differs between two runs.
 Sources: man 2 of each call; errno(3); PEP 475 (the interpreter retries EINTR).
 """
 

@@ -2,7 +2,7 @@
 
 Rule: a task is named by `TaskUid(tid, serial)`, because tids are recycled; every look-up answers Live, Exited or
 Unknown, and an exited task keeps its last registers until it is reaped, never anybody else's.
-Source: design.md "Tasks have lifetimes"; clone(2), credentials(7), set_tid_address(2).
+Source: clone(2), credentials(7), set_tid_address(2).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TaskUid:
 
 
 class TaskState(Enum):
-    """design.md, "Tasks have lifetimes"."""
+    """Where a task is in its life, from its creation until it has been reaped."""
 
     NEW = "new"
     RUNNABLE = "runnable"

@@ -138,10 +138,6 @@ class UserMemory:
         """One byte."""
         return self.read_uint(address, 1)
 
-    def read_u16(self, address: int) -> int:
-        """Unsigned 16 bits in the guest's byte order."""
-        return self.read_uint(address, 2)
-
     def read_u32(self, address: int) -> int:
         """Unsigned 32 bits in the guest's byte order."""
         try:
@@ -165,14 +161,6 @@ class UserMemory:
         """A pointer, or an unsigned long."""
         return self.read_uint(address, self._pointer)
 
-    def write_u8(self, address: int, value: int) -> None:
-        """One byte, truncated."""
-        self.write(address, bytes((value & 0xFF,)))
-
-    def write_u16(self, address: int, value: int) -> None:
-        """16 bits, truncated."""
-        self.write(address, (value & 0xFFFF).to_bytes(2, self._order))  # type: ignore[arg-type]
-
     def write_u32(self, address: int, value: int) -> None:
         """32 bits, truncated; negative values as two's complement."""
         self.write(address, (value & 0xFFFFFFFF).to_bytes(4, self._order))  # type: ignore[arg-type]
@@ -182,8 +170,6 @@ class UserMemory:
     def write_u64(self, address: int, value: int) -> None:
         """64 bits, truncated; negative values as two's complement."""
         self.write(address, (value & 0xFFFFFFFFFFFFFFFF).to_bytes(8, self._order))  # type: ignore[arg-type]
-
-    write_s64 = write_u64
 
     def write_ptr(self, address: int, value: int) -> None:
         """A pointer, or an unsigned long."""

@@ -441,22 +441,6 @@ class Vfs:
             return position
         raise LinuxError(E.ENOTDIR)
 
-    # -- for the loader and the debugger -------------------------------------------------------------------------
-
-    def read_all(self, t: Task, path: bytes) -> bytes:
-        """The whole of a file."""
-        description = self.open(t, path, O.RDONLY)
-        try:
-            parts = []
-            offset = 0
-            buffer = bytearray(1 << 16)
-            while count := description.pread(t, [memoryview(buffer)], offset):
-                parts.append(bytes(buffer[:count]))
-                offset += count
-            return b"".join(parts)
-        finally:
-            description.close()
-
 
 def _programs(t: Task) -> list[MappableFile]:
     """What is being executed, each once; zombies have no memory, and so no program."""

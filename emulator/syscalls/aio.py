@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import stat
 from dataclasses import dataclass
+from enum import IntEnum
 
 from emulator.abi.errno import E
 from emulator.abi.memory import Access
@@ -22,9 +23,20 @@ from emulator.syscalls.files import read_now, write_now
 from emulator.syscalls.io import MAX_RW_COUNT, RWF_KNOWN, vector_buffers
 from emulator.syscalls.registry import Long, Ptr, UInt, syscall
 
-CMD_PREAD, CMD_PWRITE, CMD_FSYNC, CMD_FDSYNC, CMD_POLL, CMD_NOOP, CMD_PREADV, CMD_PWRITEV = 0, 1, 2, 3, 5, 6, 7, 8
+
+class Command(IntEnum):
+    """IOCB_CMD_*."""
+
+    PREAD = 0
+    PWRITE = 1
+    FSYNC = 2
+    FDSYNC = 3
+    POLL = 5
+    PREADV = 7
+    PWRITEV = 8
+
+
 FLAG_RESFD = 1
-IOCB_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +117,7 @@ def _submit(t: Task, context: Context, address: int) -> None:
             raise LinuxError(E.EINVAL)
         notify = counter
     t.memory.write_u32(address + 8, 0)  # KIOCB_KEY
-    if iocb.opcode == CMD_POLL:
+    if iocb.opcode == Command.POLL:
         _submit_poll(context, iocb, description, notify)
         return
     try:
@@ -125,14 +137,14 @@ class _Result(Exception):  # noqa: N818 - the request's outcome, not the call's
 
 def _perform(t: Task, iocb: Iocb, description: Description) -> int:
     match iocb.opcode:
-        case 0 | 7:
+        case Command.PREAD | Command.PREADV:
             return _transfer(t, iocb, description, reading=True)
-        case 1 | 8:
+        case Command.PWRITE | Command.PWRITEV:
             return _transfer(t, iocb, description, reading=False)
-        case 2 | 3:
+        case Command.FSYNC | Command.FDSYNC:
             if iocb.buffer or iocb.offset or iocb.nbytes or iocb.rw_flags:
                 raise LinuxError(E.EINVAL)
-            description.sync(iocb.opcode == CMD_FDSYNC)
+            description.sync(iocb.opcode == Command.FDSYNC)
             return 0
         case _:
             raise LinuxError(E.EINVAL)
@@ -146,7 +158,7 @@ def _transfer(t: Task, iocb: Iocb, description: Description, *, reading: bool) -
     if stat.S_ISDIR(description.stat().st_mode):
         raise LinuxError(E.EINVAL)
     access = Access.WRITE if reading else Access.READ
-    if iocb.opcode in (CMD_PREADV, CMD_PWRITEV):
+    if iocb.opcode in (Command.PREADV, Command.PWRITEV):
         buffers = vector_buffers(t, iocb.buffer, iocb.nbytes, access)
     else:
         if iocb.buffer + iocb.nbytes > t.arch.layout.task_size:

@@ -17,7 +17,7 @@ from emulator.kernel.tasks import Task
 from emulator.syscalls.files import path_at
 from emulator.syscalls.registry import Int, Ptr, Size, UInt, syscall
 
-MS_REMOUNT, MS_BIND, MS_MOVE, MS_PROPAGATION = 0x20, 0x1000, 0x2000, 0x1E0000
+MS_REMOUNT, MS_BIND, MS_MOVE = 0x20, 0x1000, 0x2000
 MNT_KNOWN, UMOUNT_NOFOLLOW = 15, 8
 NEVER = frozenset((b"proc",))  # the guest's /proc is the emulator's; the host's is none of its business
 

@@ -1,6 +1,6 @@
 """getrandom(2).
 
-Rule: every random byte comes through `Host`, so that a recording has it.
+Rule: every random byte comes through `Host`, where --seed makes it reproducible.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Imports point downward only (design.md): one list per package, top first."""
+"""Imports point downward only: one list per package, top first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ EMULATOR = (
     ("emulator.__main__",),
     ("emulator.cli",),
     ("emulator.debug",),
-    ("emulator.replay",),
     ("emulator.machine",),
     ("emulator.syscalls",),
     ("emulator.kernel",),

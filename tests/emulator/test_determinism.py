@@ -1,4 +1,4 @@
-"""Two runs with the same inputs have the same instruction clock at every system call (design.md)."""
+"""Two runs with the same inputs have the same instruction clock at every system call."""
 
 from __future__ import annotations
 

@@ -40,9 +40,11 @@ const Watch *table_watch_hit(const Table *t, uint64_t address, uint64_t size, in
     return NULL;
 }
 
+enum { MAX_HITS = 16 }; /* until somebody takes them */
+
 bool table_note_store(Table *t, uint64_t address, uint64_t size)
 {
-    for (size_t i = 0; i < t->n_watches; i++) {
+    for (size_t i = 0; i < t->n_watches && PyList_GET_SIZE(t->hits) < MAX_HITS; i++) {
         const Watch *w = &t->watches[i];
         if (!(w->kind & P_WRITE) || w->start >= address + size || w->end <= address)
             continue;

@@ -8,6 +8,8 @@ from emulator.cpu.pyhooks.arena import SHIFT, Arena
 from emulator.cpu.pyhooks.table import MASK, READ, TOP, WRITE, Refused, Table, Touch, Watch, fresh_serial
 from emulator.errors import LinuxError, MemoryFault
 
+MAX_HITS = 16  # until somebody takes them
+
 
 class PageTable(Table):
     """One address space: `_hooks.PageTable`."""
@@ -126,6 +128,8 @@ class PageTable(Table):
 
     def _note(self, address: int, size: int) -> None:
         for watch in self.watches:
+            if len(self._hits) == MAX_HITS:
+                return
             if watch.kind & WRITE and watch.start < address + size and watch.end > address:
                 self._hits.append((max(address, watch.start), watch.kind))
 

@@ -1,6 +1,6 @@
 """The memory devices: /dev/null, zero, full, random, urandom.
 
-Rule: random bytes come through `Host`, so that a recording has them.
+Rule: random bytes come through `Host`, where --seed makes them reproducible.
 Sources: man 4 null, full, random; drivers/char/mem.c.
 """
 

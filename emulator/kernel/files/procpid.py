@@ -83,11 +83,6 @@ def owner_of(task: Task) -> tuple[int, int]:
     return (task.credentials.euid, task.credentials.egid) if task.group.dumpable else (0, 0)
 
 
-def text_of_mounts(t: Task) -> str:
-    """The mounts file."""
-    return proctext.mounts(t)
-
-
 class TaskFile(VirtualFile):
     """A text about one task."""
 

@@ -27,6 +27,22 @@ done:
     syscall
 """
 
+#: The kernel stores into `var`: pipe(2).
+STORED = """
+.globl _start, var, call, after
+.data
+var: .quad 0
+.text
+_start:
+    mov $22, %eax
+    lea var(%rip), %rdi
+call: syscall
+after:
+    mov $60, %eax
+    mov $7, %edi
+    syscall
+"""
+
 #: Reads a byte from stdin-like pipe it owns, so it blocks for ever.
 BLOCKED = """
 .globl _start

@@ -144,6 +144,20 @@ def test_watchpoints(loop: Rig) -> None:
     assert loop.go() == ProcessExited(loop.pid, 7)
 
 
+@pytest.mark.parametrize("kind", [ResumeKind.CONTINUE, ResumeKind.STEP])
+def test_watchpoints_see_what_system_calls_store(kind: ResumeKind) -> None:
+    rig = Rig(programs.STORED)
+    rig.break_at("call")
+    rig.go()
+    rig.target.insert_watchpoint(rig.pid, WatchType.WRITE, rig.symbol["var"] + 4, 4, [])
+    seen = Watchpoint(WatchType.WRITE, rig.symbol["var"] + 4)
+    assert rig.go(kind) == Stopped(rig.thread, Signal.SIGTRAP, seen, core=0)
+    assert rig.register("rip") == rig.symbol["after"]
+    rig.target.remove_watchpoint(rig.pid, WatchType.WRITE, rig.symbol["var"] + 4, 4)
+    assert not rig.machine.kernel.watch_calls
+    assert rig.go() == ProcessExited(rig.pid, 7)
+
+
 def test_memory(loop: Rig) -> None:
     target, thread = loop.target, loop.thread
     target.write_memory(thread, loop.symbol["done"] + 6, b"\x09")  # into read-only code: exit status 9

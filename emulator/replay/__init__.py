@@ -1,1 +1,0 @@
-"""Recording and replay: log, checkpoints, timeline."""
