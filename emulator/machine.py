@@ -118,7 +118,7 @@ class Machine:
                 else:
                     if task.rseq and scheduler.contended:
                         task.preempted = task.attention = True
-                    scheduler.enqueue(task)
+                    scheduler.turn_over(task)
 
     def _nobody_runs(self) -> Event:
         kernel = self.kernel

@@ -89,6 +89,11 @@ def key_of(task: Task, address: int, *, shared: bool) -> Hashable:
     return (task.space.serial, address)
 
 
+def by_priority(queue: list[Waiter]) -> list[Waiter]:
+    """Real-time sleepers first, the highest priority before others (plist_node_init in futex_queue)."""
+    return sorted(queue, key=lambda waiter: -waiter.task.scheduling[1])
+
+
 def wake(kernel: Kernel, key: Hashable, count: int, bitset: int = MATCH_ANY) -> int:
     """Wake up to `count` sleepers whose bitset meets `bitset`; how many."""
     queue = kernel.futexes.queues.get(key)
@@ -96,7 +101,7 @@ def wake(kernel: Kernel, key: Hashable, count: int, bitset: int = MATCH_ANY) -> 
         return 0
     woken = 0
     scheduler = kernel.scheduler
-    for waiter in tuple(queue):
+    for waiter in by_priority(queue) if scheduler.ranked else tuple(queue):
         if waiter.bitset & bitset and not waiter.pi_address:
             queue.remove(waiter)
             waiter.woken = True
@@ -115,7 +120,7 @@ def requeue(kernel: Kernel, source: Hashable, target: Hashable, wake_count: int,
     queue = kernel.futexes.queues.get(source)
     moved = 0
     if queue and source != target:
-        for waiter in tuple(queue)[: max(move_count, 0)]:
+        for waiter in by_priority(queue)[: max(move_count, 0)]:
             queue.remove(waiter)
             waiter.key = target
             kernel.futexes.add(waiter)
@@ -181,7 +186,7 @@ def _owner_died(kernel: Kernel, task: Task, address: int, pi: bool, *, pending: 
 def hand_over_pi(kernel: Kernel, task: Task, key: Hashable, address: int, *, owner_died: bool = False) -> bool:
     """Give a priority-inheritance lock to its first waiter; False if there is none."""
     queue = kernel.futexes.queues.get(key)
-    chosen = next((waiter for waiter in queue if waiter.pi_address), None) if queue else None
+    chosen = next((waiter for waiter in by_priority(queue) if waiter.pi_address), None) if queue else None
     if queue is None or chosen is None:
         return False
     queue.remove(chosen)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from emulator.kernel.waits import Wait
 
 QUANTUM_INSNS = 200_000
+REALTIME_QUANTA = 19  # of 20, while ordinary tasks wait: sched_rt_runtime_us is 95 %
+SCHED_FIFO = 1
 ALONE_INSNS = 2_000_000  # nobody else wants the CPU: the exact end of a quantum costs up to a block of single steps
 _BLOCKED, _RUNNABLE = TaskState.BLOCKED, TaskState.RUNNABLE  # an enum's attribute costs a metaclass look-up
 
@@ -32,6 +34,8 @@ class Scheduler:
         self._random = random.Random(seed) if seed is not None else None
         self.queue: deque[Task] = deque()
         self.host_waits = HostWaits()
+        self.ranked = False  # there are real-time tasks: who runs next, and who is woken first, goes by priority
+        self._realtime_quanta = 0
 
     def quantum(self) -> int:
         """How many instructions the next turn lasts."""
@@ -44,6 +48,34 @@ class Scheduler:
         if not task.queued:
             task.queued = True
             self.queue.append(task)
+            if self.ranked:
+                self.preempt(task)
+
+    def turn_over(self, task: Task) -> None:
+        """The task has used its quantum: to the end of the queue, but for SCHED_FIFO, which has no quanta."""
+        policy, priority = task.scheduling
+        self._realtime_quanta += bool(priority)
+        if policy == SCHED_FIFO:
+            self.put_back(task)
+        else:
+            self.enqueue(task)
+
+    def preempt(self, task: Task) -> None:
+        """A task may run: one of lower priority that is on the CPU makes room at once, and keeps its place."""
+        current = task.kernel.current
+        if current is None or current.state is not _RUNNABLE or current.queued:
+            return
+        if task.scheduling[1] > current.scheduling[1]:
+            current.attention = True
+            self.put_back(current)
+
+    def reprioritised(self, task: Task) -> None:
+        """A task has another policy or priority."""
+        self.ranked = self.ranked or task.scheduling[1] > 0
+        if not self.ranked:
+            return
+        for waiting in tuple(self.queue):
+            self.preempt(waiting)
 
     def put_back(self, task: Task) -> None:
         """The task goes on with its turn as soon as the loop comes back."""
@@ -100,6 +132,8 @@ class Scheduler:
             if not task.queued:
                 task.queued = True
                 self.queue.append(task)
+                if self.ranked:
+                    self.preempt(task)
 
     def expire(self, task: Task) -> None:
         """The deadline has passed."""
@@ -134,6 +168,8 @@ class Scheduler:
 
     def next(self) -> Task | None:
         """Take the first task that may run; held and stopped ones keep their place."""
+        if self.ranked:
+            return self._next_by_priority()
         queue = self.queue
         for place, task in enumerate(queue):
             if task.hold or (task.group.stopped and not task.group.exiting and task.trace is None):
@@ -145,6 +181,24 @@ class Scheduler:
             task.queued = False
             return task
         return None
+
+    def _next_by_priority(self) -> Task | None:
+        """The first of the highest priority; now and then an ordinary one, so that real time cannot lock it out."""
+        found: Task | None = None
+        for task in self.queue:
+            if task.hold or (task.group.stopped and not task.group.exiting and task.trace is None):
+                continue
+            priority = task.scheduling[1]
+            if not priority and self._realtime_quanta >= REALTIME_QUANTA:
+                self._realtime_quanta = 0
+                found = task
+                break
+            if found is None or priority > found.scheduling[1]:
+                found = task
+        if found is not None:
+            self.queue.remove(found)
+            found.queued = False
+        return found
 
     @property
     def contended(self) -> bool:

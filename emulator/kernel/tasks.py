@@ -145,6 +145,7 @@ class Task:
         "preempted",
         "quantum_end",
         "queued",
+        "reset_on_fork",
         "robust_list",
         "rseq",
         "rseq_length",
@@ -227,6 +228,7 @@ class Task:
         self.nice = 0
         self.ioprio = 0  # IOPRIO_PRIO_VALUE(class, level), ioprio_set(2)
         self.scheduling: tuple[int, int] = (0, 0)  # policy, static priority
+        self.reset_on_fork = False  # SCHED_RESET_ON_FORK: children are ordinary
         self.deadline_ns: tuple[int, int, int] = (0, 0, 0)  # of SCHED_DEADLINE: runtime, deadline, period
         self.timer_slack_ns = self.default_timer_slack_ns = 50_000
         self.user_ns = 0  # CPU time consumed, from the instruction clock

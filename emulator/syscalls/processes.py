@@ -44,6 +44,7 @@ MAX_TASKS = 30000  # what a kernel of some gigabytes allows (/proc/sys/kernel/th
 NAMESPACES = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
 
 
+ORDINARY_POLICIES = (0, 3, 5)  # SCHED_OTHER, SCHED_BATCH, SCHED_IDLE
 _UNSHARABLE = CLONE_THREAD | CLONE_FS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | CLONE_SYSVSEM
 
 
@@ -231,6 +232,9 @@ def _new_task(t: Task, args: CloneArgs, space: AddressSpace) -> Task:
     if not flags & CLONE_VM or flags & CLONE_VFORK:
         child.signals.altstack = t.signals.altstack
     child.nice, child.scheduling = t.nice, t.scheduling
+    if t.reset_on_fork:
+        child.nice = max(t.nice, 0)
+        child.scheduling = t.scheduling if t.scheduling[0] in ORDINARY_POLICIES else (0, 0)
     child.ioprio, child.personality = t.ioprio, t.personality
     child.timer_slack_ns = child.default_timer_slack_ns = t.timer_slack_ns
     child.fault = t.fault

@@ -18,7 +18,7 @@ from emulator.syscalls.registry import Int, Ptr, Size, UInt, syscall
 
 SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE = 0, 1, 2, 3, 5, 6
 RESET_ON_FORK = 0x40000000
-SCHED_FLAG_ALL = 0x7F
+SCHED_FLAG_RESET_ON_FORK, SCHED_FLAG_ALL = 1, 0x7F
 DEADLINE_PERIOD_NS = (100_000, 4_194_304_000)  # sched_deadline_period_{min,max}_us
 REALTIME = (SCHED_FIFO, SCHED_RR)
 
@@ -157,7 +157,7 @@ class Parameters:
     policy: int
     priority: int
 
-    def check(self, t: Task, task: Task) -> None:
+    def check(self, t: Task, task: Task, reset_on_fork: bool) -> None:
         """EINVAL for nonsense, EPERM for real time, or somebody else's task, without the right."""
         if self.policy not in (SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE):
             raise LinuxError(E.EINVAL)
@@ -171,20 +171,28 @@ class Parameters:
                 raise LinuxError(E.EPERM)
         elif self.priority:
             raise LinuxError(E.EINVAL)
-        if not may_schedule(t, task):
+        lifted = task.reset_on_fork and not reset_on_fork
+        if not may_schedule(t, task) or (lifted and not t.credentials.capable(CAP_SYS_NICE)):
             raise LinuxError(E.EPERM)
 
 
 @syscall("sched_setscheduler")
 def sched_setscheduler(t: Task, pid: Int, policy: Int, param: Ptr) -> int:
-    """sched_setscheduler(2): remembered, not acted on."""
+    """sched_setscheduler(2): real-time priorities count, the other policies are remembered."""
     if policy < 0 or not param or pid < 0:
         raise LinuxError(E.EINVAL)
     wanted = Parameters(policy & ~RESET_ON_FORK, t.memory.read_s32(param))
     task = _task(t, pid)
-    wanted.check(t, task)
-    task.scheduling = (wanted.policy, wanted.priority)
+    reset = bool(policy & RESET_ON_FORK)
+    wanted.check(t, task, reset)
+    _schedule(task, wanted, reset)
     return 0
+
+
+def _schedule(task: Task, wanted: Parameters, reset_on_fork: bool) -> None:
+    task.scheduling = (wanted.policy, wanted.priority)
+    task.reset_on_fork = reset_on_fork
+    task.kernel.scheduler.reprioritised(task)
 
 
 @syscall("sched_getscheduler")
@@ -192,7 +200,8 @@ def sched_getscheduler(t: Task, pid: Int) -> int:
     """sched_getscheduler(2)."""
     if pid < 0:
         raise LinuxError(E.EINVAL)
-    return _task(t, pid).scheduling[0]
+    task = _task(t, pid)
+    return task.scheduling[0] | (RESET_ON_FORK if task.reset_on_fork else 0)
 
 
 @syscall("sched_setparam")
@@ -203,8 +212,8 @@ def sched_setparam(t: Task, pid: Int, param: Ptr) -> int:
     priority = t.memory.read_s32(param)
     task = _task(t, pid)
     wanted = Parameters(task.scheduling[0], priority)
-    wanted.check(t, task)
-    task.scheduling = (wanted.policy, wanted.priority)
+    wanted.check(t, task, task.reset_on_fork)
+    _schedule(task, wanted, task.reset_on_fork)
     return 0
 
 
@@ -234,8 +243,8 @@ def sched_setattr(t: Task, pid: Int, attr: Ptr, flags: UInt) -> int:
         _check_deadline(t, priority, *deadline)
         task.deadline_ns = (deadline[0], deadline[1], deadline[2] or deadline[1])
     else:
-        Parameters(policy, priority).check(t, task)
-    task.scheduling = (policy, priority)
+        Parameters(policy, priority).check(t, task, bool(attr_flags & SCHED_FLAG_RESET_ON_FORK))
+    _schedule(task, Parameters(policy, priority), bool(attr_flags & SCHED_FLAG_RESET_ON_FORK))
     if policy in (SCHED_OTHER, SCHED_BATCH):
         task.nice = max(-20, min(19, nice))
     return 0
@@ -260,8 +269,9 @@ def sched_getattr(t: Task, pid: Int, attr: Ptr, size: UInt, flags: UInt) -> int:
     task = _task(t, pid)
     policy, priority = task.scheduling
     length = min(size, 56)
+    flags = SCHED_FLAG_RESET_ON_FORK if task.reset_on_fork else 0
     deadline = task.deadline_ns if policy == SCHED_DEADLINE else (0, 0, 0)
-    raw = t.memory.layout("IIQiIQQQII").pack(length, policy, 0, task.nice, priority, *deadline, 0, 1024)
+    raw = t.memory.layout("IIQiIQQQII").pack(length, policy, flags, task.nice, priority, *deadline, 0, 1024)
     t.memory.write(attr, raw[:length])
     return 0
 
