@@ -11,6 +11,7 @@ from emulator.abi.layouts import STAT_GENERIC64, STATFS_GENERIC64
 from emulator.abi.numbers import errno_numbers, syscall_names
 from emulator.arch.aarch64_frame import TRAMPOLINE, Aarch64SignalFrame
 from emulator.arch.aarch64_notes import NOTES
+from emulator.arch.aarch64_traps import AARCH64_TRAPS
 from emulator.arch.model import (
     AddressLayout,
     Arch,
@@ -24,7 +25,6 @@ from emulator.arch.model import (
     SystemRegister,
 )
 from emulator.arch.tdesc_types import field_flags, union, vectors
-from emulator.arch.traps import AARCH64_TRAPS
 
 CPSR = (
     ("SP", 0, 0), ("EL", 2, 3), ("nRW", 4, 4), ("F", 6, 6), ("I", 7, 7), ("A", 8, 8), ("D", 9, 9), ("BTYPE", 10, 11),

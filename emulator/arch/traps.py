@@ -1,7 +1,4 @@
-"""What a CPU exception is to Linux: signal, si_code, where si_addr points.
-
-Source: arch/x86/kernel/traps.c, arch/arm64/kernel/traps.c, sigaction(2).
-"""
+"""What a CPU exception is to Linux: signal, si_code, where si_addr points (sigaction(2)).  An ISA's are beside it."""
 
 from __future__ import annotations
 
@@ -9,21 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from emulator.abi.signals import (
-    BUS_ADRALN,
-    FPE_FLTDIV,
-    FPE_FLTINV,
-    FPE_FLTOVF,
-    FPE_FLTRES,
-    FPE_FLTUND,
-    FPE_INTDIV,
-    ILL_ILLOPC,
-    ILL_ILLOPN,
-    SI_KERNEL,
-    TRAP_BRKPT,
-    TRAP_TRACE,
-    Signal,
-)
 from emulator.arch.model import FaultKind
 
 
@@ -76,78 +58,3 @@ class Traps:
         if found is not None:
             return found
         return self.software(number) if self.software is not None and number >= 32 else self.other
-
-
-def _fpe_code(status: int) -> int:
-    """The kernel's order (fpu__exception_code): invalid, zero divide, overflow, denormal or underflow, precision."""
-    for bits, code in (
-        (0x01, FPE_FLTINV),
-        (0x04, FPE_FLTDIV),
-        (0x08, FPE_FLTOVF),
-        (0x12, FPE_FLTUND),
-        (0x20, FPE_FLTRES),
-    ):
-        if status & bits:
-            return code
-    return 0
-
-
-def _x87_code(regs: Reads) -> int:
-    return _fpe_code(regs.read("fstat") & ~regs.read("fctrl"))
-
-
-def _sse_code(regs: Reads) -> int:
-    mxcsr = regs.read("mxcsr")
-    return _fpe_code(mxcsr & ~(mxcsr >> 7))
-
-
-def _software_interrupt(number: int) -> Trap:
-    """INT n through a gate that is not user mode's: #GP at the instruction, the vector in the error code."""
-    return Trap(Signal.SIGSEGV, SI_KERNEL, rewind=2, error_code=number << 3 | 2)
-
-
-def _is_non_canonical(address: int) -> bool:
-    return 1 << 47 <= address < (1 << 64) - (1 << 47)
-
-
-X86_TRAPS = Traps(
-    interrupts={
-        0: Trap(Signal.SIGFPE, FPE_INTDIV, at_pc=True, kind=FaultKind.DIVIDE),
-        1: Trap(Signal.SIGTRAP, TRAP_TRACE, at_pc=True, kind=FaultKind.STEP),
-        3: Trap(Signal.SIGTRAP, SI_KERNEL, kind=FaultKind.BREAKPOINT),
-        4: Trap(Signal.SIGSEGV, SI_KERNEL),
-        5: Trap(Signal.SIGSEGV, SI_KERNEL),
-        6: Trap(Signal.SIGILL, ILL_ILLOPN, at_pc=True, kind=FaultKind.UNDEFINED),
-        13: Trap(Signal.SIGSEGV, SI_KERNEL),
-        16: Trap(Signal.SIGFPE, FPE_FLTINV, at_pc=True, kind=FaultKind.X87, code_of=_x87_code),
-        19: Trap(Signal.SIGFPE, FPE_FLTINV, at_pc=True, kind=FaultKind.SIMD, code_of=_sse_code),
-    },
-    undefined=Trap(Signal.SIGILL, ILL_ILLOPN, at_pc=True, kind=FaultKind.UNDEFINED),
-    privileged=Trap(Signal.SIGSEGV, SI_KERNEL),
-    other=Trap(Signal.SIGSEGV, SI_KERNEL),
-    software=_software_interrupt,
-    no_page_fault=_is_non_canonical,
-    kernel_start=(1 << 64) - (1 << 47),
-)
-
-
-def _exclusive_address(regs: Reads, memory: Memory) -> int:
-    """Return the address of the exclusive or atomic access at pc: the base register, without an offset."""
-    word = int.from_bytes(memory.read(regs.read("pc"), 4), "little")
-    base = word >> 5 & 31
-    return regs.read("sp" if base == 31 else f"x{base}")
-
-
-# Unicorn reports QEMU's EXCP_* of target/arm/cpu.h.
-AARCH64_TRAPS = Traps(
-    interrupts={
-        1: Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True, kind=FaultKind.UNDEFINED),
-        4: Trap(Signal.SIGBUS, BUS_ADRALN, kind=FaultKind.ALIGNMENT, address_of=_exclusive_address),
-        7: Trap(Signal.SIGTRAP, TRAP_BRKPT, at_pc=True, kind=FaultKind.BREAKPOINT),
-    },
-    pc_alignment=4,
-    misaligned=Trap(Signal.SIGBUS, BUS_ADRALN, at_pc=True, kind=FaultKind.ALIGNMENT),
-    undefined=Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True),
-    privileged=Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True),
-    other=Trap(Signal.SIGILL, ILL_ILLOPC, at_pc=True),
-)

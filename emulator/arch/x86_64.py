@@ -22,9 +22,9 @@ from emulator.arch.model import (
     SyscallConvention,
 )
 from emulator.arch.tdesc_types import flags, union, vectors
-from emulator.arch.traps import X86_TRAPS
 from emulator.arch.x86_64_frame import X86SignalFrame
 from emulator.arch.x86_64_notes import NOTES
+from emulator.arch.x86_64_traps import X86_TRAPS
 
 USER_CS = 0x33
 USER_SS = 0x2B

@@ -10,37 +10,30 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import unicorn
 
 if TYPE_CHECKING:
     from emulator.arch.model import Arch
 
-_CONSTANTS: Final = {
-    "UC_X86_REG_": "x86_const",
-    "UC_ARM64_REG_": "arm64_const",
-    "UC_ARM_REG_": "arm_const",
-    "UC_RISCV_REG_": "riscv_const",
-}
+
+def uc_constant(name: str) -> int:
+    """Return a number of Unicorn's C headers, "" standing for 0.  Raises AttributeError."""
+    if not name:
+        return 0
+    module = unicorn
+    if not hasattr(module, name):  # UC_X86_REG_RAX, UC_CPU_X86_BROADWELL: in x86_const
+        words = name.removeprefix("UC_").removeprefix("CPU_").split("_")
+        module = import_module(f"unicorn.{words[0].lower()}_const")
+    number: int = getattr(module, name)
+    return number
 
 
 def uc_register(arch: Arch, name: str) -> int:
     """Return Unicorn's number of the register it calls `name`."""
-    module = __import__(f"unicorn.{_CONSTANTS[arch.cpu.uc_registers]}", fromlist=["*"])
-    number: int = getattr(module, arch.cpu.uc_registers + name)
-    return number
-
-
-def uc_constant(name: str) -> int:
-    """Return a number of Unicorn's C header, "" standing for 0."""
-    if not name:
-        return 0
-    for module in (unicorn, unicorn.x86_const, unicorn.arm64_const):
-        if hasattr(module, name):
-            number: int = getattr(module, name)
-            return number
-    raise AttributeError(name)
+    return uc_constant(arch.cpu.uc_registers + name)
 
 
 @dataclass(frozen=True, slots=True)
