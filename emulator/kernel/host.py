@@ -451,9 +451,17 @@ class Host:
             libc.mount(None, b"/", None, _MS_REC | _MS_SLAVE, None)
             self.mounts_are_own = True
 
-    def mount(self, source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None) -> None:
-        """mount(2)."""
-        libc.mount(source, target, kind, flags, data)
+    def mount(
+        self, source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None, cwd: int
+    ) -> None:
+        """mount(2); options name files from the directory `cwd` on."""
+        back = self.call(os.open, b".", os.O_PATH | os.O_CLOEXEC)
+        try:
+            self.call(os.fchdir, cwd)
+            libc.mount(source, target, kind, flags, data)
+        finally:
+            self.call(os.fchdir, back)
+            os.close(back)
 
     def umount(self, target: bytes, flags: int) -> None:
         """umount2(2)."""

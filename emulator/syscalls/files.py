@@ -6,6 +6,7 @@ Sources: man 2 open, openat2, truncate, fallocate, fsync, sendfile, splice, tee,
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 
 from emulator.abi.errno import E
 from emulator.abi.fcntl import AT, O, Resolve
@@ -309,7 +310,7 @@ def splice(t: Task, fd_in: Fd, off_in: Ptr, fd_out: Fd, off_out: Ptr, length: Si
         raise LinuxError(E.EINVAL)
     if isinstance(source, PipeEnd) and isinstance(target, PipeEnd) and source.pipe is target.pipe:
         raise LinuxError(E.EINVAL)
-    if target.flags & O.APPEND:
+    if target.flags & O.APPEND or not source.splices_from or not target.splices_to:
         raise LinuxError(E.EINVAL)
     waiting = not flags & SPLICE_F_NONBLOCK
     count = min(length, 1 << 20)
@@ -342,7 +343,7 @@ def splice(t: Task, fd_in: Fd, off_in: Ptr, fd_out: Fd, off_out: Ptr, length: Si
         consume.pipe.take(done)
     elif position is not None:
         t.memory.write_u64(off_in, position + done)
-    elif isinstance(source, RegularFile):
+    elif source.seekable:
         source.seek(done, 1)
     return done
 
@@ -400,6 +401,17 @@ def tee(t: Task, fd_in: Fd, fd_out: Fd, length: Size, flags: UInt) -> int:
     return target.pipe.put(bytes(source.pipe.data[:count]))
 
 
+def _page_room(pieces: Sequence[tuple[int, int]], slots: int) -> int:
+    """How many bytes of guest memory go into so many pages: each is taken where it lies (iter_to_pipe)."""
+    count = 0
+    for base, length in pieces:
+        end = base + length
+        while base < end and slots:
+            step = min(PAGE_SIZE - base % PAGE_SIZE, end - base)
+            count, base, slots = count + step, base + step, slots - 1
+    return count
+
+
 @syscall("vmsplice")
 def vmsplice(t: Task, fd: Fd, iov: Ptr, nr_segs: Size, flags: UInt) -> int:
     """vmsplice(2): the pages are copied, which nobody can tell who keeps the rules."""
@@ -409,8 +421,13 @@ def vmsplice(t: Task, fd: Fd, iov: Ptr, nr_segs: Size, flags: UInt) -> int:
     if not isinstance(description, PipeEnd):
         raise LinuxError(E.EBADF)
     if description.writable:
-        buffers = vector_buffers(t, iov, nr_segs, Access.READ)
-        if flags & SPLICE_F_NONBLOCK:
-            return write_now(t, description, b"".join(buffers))
-        return description.write(t, buffers)
+        data = b"".join(vector_buffers(t, iov, nr_segs, Access.READ))
+        if data and not description.pipe.readers:
+            raise broken_pipe(t)
+        room = _page_room(t.memory.read_iovec(iov, nr_segs), description.pipe.free // PAGE_SIZE)
+        if data and not room:
+            if flags & SPLICE_F_NONBLOCK:
+                raise LinuxError(E.EAGAIN)
+            raise Block(Wait("vmsplice", (description.pipe.room,)))
+        return description.pipe.put(data[:room])  # what goes in: it waits for the first page only
     return readv(t, fd, iov, nr_segs)

@@ -12,6 +12,7 @@ from emulator.abi.fcntl import AT
 from emulator.abi.memory import PAGE_SIZE
 from emulator.errors import LinuxError
 from emulator.kernel.credentials import CAP_SYS_ADMIN
+from emulator.kernel.host_handles import HostDirectory
 from emulator.kernel.paths import HostPlace
 from emulator.kernel.tasks import Task
 from emulator.syscalls.files import path_at
@@ -55,7 +56,10 @@ def mount(t: Task, source: Ptr, target: Ptr, kind: Ptr, flags: Size, data: Ptr) 
     elif b"/" in source_text:
         pin = t.kernel.vfs.pinned(t, source_text)
         source_text = pin.path if pin.path.startswith(b"/dev/") else source_text
-    t.kernel.host.mount(source_text or None, target_path, kind_text or None, flags & 0xFFFFFFFF, options or None)
+    cwd = t.fs.cwd if isinstance(t.fs.cwd, HostDirectory) else t.fs.root
+    t.kernel.host.mount(
+        source_text or None, target_path, kind_text or None, flags & 0xFFFFFFFF, options or None, cwd.fd
+    )
 
 
 @syscall("umount2")

@@ -5,27 +5,34 @@ Sources: man 2 mq_open ... (the C library's wrappers: man 3), ipc/mqueue.c.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+
 from emulator.abi.errno import E
 from emulator.abi.fcntl import O
 from emulator.abi.signals import NSIG, SI_MESGQ, Siginfo
+from emulator.abi.sockets import AddressFamily
 from emulator.errors import LinuxError
 from emulator.kernel import signals
+from emulator.kernel.files.description import Description
 from emulator.kernel.files.mqueue import (
-    DEFAULT_MESSAGES,
-    DEFAULT_SIZE,
     MAX_PRIORITY,
-    MAX_QUEUES,
     MessageDescription,
     Queue,
+    Registration,
     check_attributes,
     queues_of,
 )
+from emulator.kernel.files.socket import SocketDescription
+from emulator.kernel.host_handles import HostFd
 from emulator.kernel.tasks import Task
 from emulator.kernel.waits import Block, Wait
 from emulator.syscalls.openflags import from_guest
 from emulator.syscalls.registry import Fd, Int, Ptr, Size, UInt, syscall
 
-SIGEV_SIGNAL, SIGEV_NONE = 0, 1
+SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD = 0, 1, 2
+COOKIE_SIZE, NOTIFY_WOKENUP, NOTIFY_REMOVED = 32, 1, 2
+SOCK_SEQPACKET = 5
 CAP_DAC_OVERRIDE = 1
 _ATTR = "llll32x"  # struct mq_attr: flags, maxmsg, msgsize, curmsgs
 
@@ -52,9 +59,14 @@ def mq_open(t: Task, u_name: Ptr, oflag: Int, mode: UInt, u_attr: Ptr) -> int:
     if queue is None:
         if not flags & O.CREAT:
             raise LinuxError(E.ENOENT)
-        messages, size = (attributes[1], attributes[2]) if attributes else (DEFAULT_MESSAGES, DEFAULT_SIZE)
+        setting = t.kernel.sysctls.number
+        if attributes:
+            messages, size = attributes[1], attributes[2]
+        else:
+            messages = min(setting("fs/mqueue/msg_max"), setting("fs/mqueue/msg_default"))
+            size = min(setting("fs/mqueue/msgsize_max"), setting("fs/mqueue/msgsize_default"))
         check_attributes(t, messages, size)
-        if len(queues) >= MAX_QUEUES and not t.credentials.capable(24):
+        if len(queues) >= setting("fs/mqueue/queues_max") and not t.credentials.capable(24):
             raise LinuxError(E.ENOSPC)
         number = t.kernel.extensions["mqueue_inode"] = t.kernel.extensions.get("mqueue_inode", 30000) + 1
         who = t.credentials
@@ -168,28 +180,55 @@ def mq_timedreceive(t: Task, mqdes: Fd, u_msg: Ptr, msg_len: Size, u_prio: Ptr, 
 
 @syscall("mq_notify")
 def mq_notify(t: Task, mqdes: Fd, u_notification: Ptr) -> None:
-    """mq_notify(3) by signal, or none; a thread (SIGEV_THREAD) needs a netlink socket of the C library's: ENOSYS."""
+    """mq_notify(3): by signal, by a message to a socket of the C library's (SIGEV_THREAD), or not at all."""
     value = signo = how = 0
     if u_notification:
         value, signo, how = t.memory.read_struct(u_notification, "Pii")
-        if how == 2:
-            raise LinuxError(E.ENOSYS)
-        if how not in (SIGEV_SIGNAL, SIGEV_NONE) or (how == SIGEV_SIGNAL and not 0 <= signo <= NSIG):
+        if how not in (SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD) or (how == SIGEV_SIGNAL and not 0 <= signo <= NSIG):
             raise LinuxError(E.EINVAL)
+    cookie = t.memory.read(value, COOKIE_SIZE) if how == SIGEV_THREAD else b""
+    listener = t.fds.get(signo) if how == SIGEV_THREAD else None
     queue = _description(t, mqdes).queue
     if not u_notification:
-        if queue.notify is not None and queue.notify[0] is t.fds:
-            queue.notify = None
+        queue.withdraw(t.fds)
         return
     if queue.notify is not None:
         raise LinuxError(E.EBUSY)
+    match how:
+        case 0:
+            queue.notify = Registration(t.fds, _signaller(t, signo, value))
+        case 2:
+            queue.notify = _through_socket(t, listener, cookie)
+        case _:
+            queue.notify = Registration(t.fds)
+
+
+def _signaller(t: Task, signo: int, value: int) -> Callable[[], None]:
     group, info = t.group, Siginfo(signo, SI_MESGQ, pid=t.pid, uid=t.credentials.ruid, value=value)
 
     def tell() -> None:
         if signo and not group.zombie:
             signals.send_to_group(group, info)
 
-    queue.notify = t.fds, tell if how == SIGEV_SIGNAL else None
+    return tell
+
+
+def _through_socket(t: Task, listener: Description | None, cookie: bytes) -> Registration:
+    """The cookie, its last byte the reason, arrives at the socket: its host end becomes one of a pair of ours."""
+    if not isinstance(listener, SocketDescription):
+        raise LinuxError(E.ENOTSOCK)
+    if listener.family != AddressFamily.AF_NETLINK:
+        raise LinuxError(E.EINVAL)
+    host, sockets = t.kernel.host, listener.network.host
+    ours, theirs = sockets.socketpair(AddressFamily.AF_UNIX, SOCK_SEQPACKET, 0)
+    holder, other = HostFd(ours), HostFd(theirs)
+    host.dup_onto(other.number, listener.fd)
+
+    def send(reason: int) -> None:
+        with suppress(LinuxError):
+            host.writev(holder.number, [cookie[:-1] + bytes((reason,))])
+
+    return Registration(t.fds, lambda: send(NOTIFY_WOKENUP), lambda: send(NOTIFY_REMOVED))
 
 
 @syscall("mq_getsetattr")

@@ -139,6 +139,7 @@ class Description:
     )
 
     kind = "anon_inode"  # for messages and /proc/PID/fd
+    splices_from = splices_to = False  # splice(2) moves from it, to it, if it can be read, written
     seekable = False
     whole_pages = False  # write(2) takes nothing of a page that turns bad half way (pipes)
     pollable = True  # False: epoll_ctl(2) refuses it with EPERM (regular files, directories)

@@ -30,6 +30,7 @@ class MemoryDevice(Description):
 
     kind = "device"
     seekable = True
+    splices_from = splices_to = True
     pollable = False  # the driver has no poll operation
 
     def __init__(self, host: Host, flags: int, minor: int, path: bytes = b"") -> None:
@@ -96,6 +97,8 @@ class NullDevice(MemoryDevice):
     """/dev/null: what is written is not even looked at."""
 
     __slots__ = ()
+
+    splices_from = False
 
     def write_one(self, t: Task, address: int, count: int) -> int:
         if address + count > t.arch.layout.task_size:

@@ -70,7 +70,7 @@ class DirectoryNotes:
         if not directory.async_owner:
             directory.async_owner = t.pid
         self._kernel.after_calls["dnotify"] = self.look
-        self._kernel.watch_calls = True
+        self._kernel.watch_calls = t.attention = True  # from the next call on
 
     def look(self) -> None:
         """Tell the owners what has happened meanwhile."""

@@ -33,11 +33,17 @@ if TYPE_CHECKING:
     from emulator.kernel.kernel import Kernel
     from emulator.kernel.tasks import Task
 
-DEFAULT_MESSAGES, DEFAULT_SIZE = 10, 8192
-MAX_MESSAGES, MAX_SIZE = 10, 8192  # for those without CAP_SYS_RESOURCE
 HARD_MESSAGES, HARD_SIZE = 65536, 16 << 20
 MAX_PRIORITY = 32768
-MAX_QUEUES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What mq_notify(3) asked for: whose it is, what to do at a message, what when it is withdrawn."""
+
+    owner: object
+    tell: Callable[[], None] | None = None
+    withdrawn: Callable[[], None] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +62,7 @@ class Queue:
     filled: WaitQueue = field(default_factory=WaitQueue)
     emptied: WaitQueue = field(default_factory=WaitQueue)
     receivers: set[int] = field(default_factory=set)  # serials of tasks that wait for a message
-    notify: tuple[object, Callable[[], None] | None] | None = None  # (owner, what to do), mq_notify(3)
+    notify: Registration | None = None
 
     @property
     def size(self) -> int:
@@ -69,10 +75,17 @@ class Queue:
         insort(self.messages, (-priority, next(self.order), text))
         self.filled.wake()
         if announce and self.notify is not None:
-            _, tell = self.notify
+            registration, self.notify = self.notify, None
+            if registration.tell is not None:
+                registration.tell()
+
+    def withdraw(self, owner: object) -> None:
+        """The owner wants no notice any more, or closes the queue."""
+        registration = self.notify
+        if registration is not None and registration.owner is owner:
             self.notify = None
-            if tell is not None:
-                tell()
+            if registration.withdrawn is not None:
+                registration.withdrawn()
 
     def take(self) -> tuple[bytes, int]:
         """The oldest of the highest priority."""
@@ -100,8 +113,7 @@ class MessageDescription(Description):
 
     def descriptor_closed(self, owner: object) -> None:
         """mq_close(3) ends the process' registration."""
-        if self.queue.notify is not None and self.queue.notify[0] is owner:
-            self.queue.notify = None
+        self.queue.withdraw(owner)
 
     def stat(self) -> VirtualStat:
         queue = self.queue
@@ -124,8 +136,11 @@ def check_attributes(t: Task, messages: int, size: int) -> None:
     """mq_attr_ok."""
     if messages <= 0 or size <= 0:
         raise LinuxError(E.EINVAL)
-    privileged = t.credentials.capable(24)
-    if messages > (HARD_MESSAGES if privileged else MAX_MESSAGES) or size > (HARD_SIZE if privileged else MAX_SIZE):
+    setting = t.kernel.sysctls.number
+    most, largest = setting("fs/mqueue/msg_max"), setting("fs/mqueue/msgsize_max")
+    if t.credentials.capable(24):
+        most, largest = HARD_MESSAGES, HARD_SIZE
+    if messages > most or size > largest:
         raise LinuxError(E.EINVAL)
     limit = t.group.rlimits[12][0]
     used = sum(q.max_messages * q.max_size for q in queues_of(t.kernel).values() if q.uid == t.credentials.ruid)

@@ -125,6 +125,7 @@ class PipeEnd(Description):
 
     __slots__ = ("pipe",)
 
+    splices_from = splices_to = True
     kind = "pipe"
     whole_pages = True
 

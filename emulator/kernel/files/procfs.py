@@ -120,6 +120,7 @@ class Setting(VirtualFile):
     __slots__ = ("_path",)
 
     overridable = False  # test_perm() of fs/proc/proc_sysctl.c
+    splices = True
 
     def __init__(self, name: bytes, parent: Node, path: str, mode: int) -> None:
         super().__init__(name, stat.S_IFREG | mode & 0o666, parent)
@@ -132,6 +133,19 @@ class Setting(VirtualFile):
         t.kernel.sysctls.store(self._path, data)
 
 
+class NameSetting(Setting):
+    """The machine's names, which sethostname(2) and setdomainname(2) set too."""
+
+    __slots__ = ()
+
+    def content(self, t: Task) -> bytes:
+        return str(getattr(t.kernel, _SYS_NAMES[self._path])).encode(errors="surrogateescape") + b"\n"
+
+    def store(self, t: Task, data: bytes) -> None:
+        text = data.split(b"\0", 1)[0].split(b"\n", 1)[0][:64]
+        setattr(t.kernel, _SYS_NAMES[self._path], text.decode(errors="surrogateescape"))
+
+
 class SettingsTree(HostTree):
     """/proc/sys and the directories in it; some files tell of the guest's machine."""
 
@@ -140,6 +154,8 @@ class SettingsTree(HostTree):
     def file(self, name: bytes, path: str, mode: int) -> Node:
         below = path.removeprefix("/proc/sys/")
         make = _SYS_OWN.get(below)
+        if below in _SYS_NAMES:
+            return NameSetting(name, self, below, mode)
         if below.endswith("_next_id"):
             mode |= 0o200  # ipc_permissions: for who may restore checkpoints
         return GlobalFile(name, self, make) if make is not None else Setting(name, self, below, mode)
@@ -210,9 +226,8 @@ _FROM_HOST = (
     b"filesystems", b"interrupts", b"iomem", b"ioports", b"kallsyms", b"meminfo", b"misc", b"modules", b"partitions",
     b"softirqs", b"swaps", b"timer_list", b"vmstat", b"zoneinfo",
 )  # fmt: skip
+_SYS_NAMES = {"kernel/hostname": "hostname", "kernel/domainname": "domainname"}
 _SYS_OWN: dict[str, Callable[[Task], str]] = {
-    "kernel/hostname": lambda t: t.kernel.hostname + "\n",
-    "kernel/domainname": lambda t: t.kernel.domainname + "\n",
     "kernel/random/uuid": lambda t: _uuid(t),
     "kernel/randomize_va_space": lambda t: "2\n" if t.kernel.config.aslr else "0\n",
     "kernel/yama/ptrace_scope": lambda t: "0\n",

@@ -106,6 +106,7 @@ class RegularFile(HostFile):
 
     kind = "file"
     seekable = True
+    splices_from = splices_to = True
     pollable = False
 
     def __init__(self, walker: Walker, fd: int, flags: int, locks: Locks | None = None, path: bytes = b"") -> None:

@@ -93,6 +93,7 @@ class SocketDescription(Description):
         "unix_key",
     )
 
+    splices_from = splices_to = True
     kind = "socket"
 
     def __init__(self, network: Network, fd: int, family: int, kind: int, protocol: int, flags: int, pid: int) -> None:

@@ -49,6 +49,8 @@ class HostStream(HostFile):
 
     __slots__ = ("_io", "_pushback", "inherited", "kind")
 
+    splices_from = splices_to = True
+
     def __init__(self, walker: Walker, fd: int, flags: int, *, inherited: bool = False) -> None:
         """`inherited`: the description belongs to others too, its status flags are not ours to change."""
         super().__init__(walker, fd, flags)

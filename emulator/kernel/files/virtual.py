@@ -105,6 +105,7 @@ class VirtualFile(Node):
     __slots__ = ()
 
     overridable = True  # by CAP_DAC_OVERRIDE
+    splices = False  # seq_file has no splice_read
 
     def content(self, t: Task) -> bytes:
         """All of it."""
@@ -156,7 +157,7 @@ class MagicLink(VirtualLink):
 class VirtualFileDescription(Description):
     """An open VirtualFile: the text as it was at the last read from offset 0."""
 
-    __slots__ = ("_data", "_offset", "_opener", "node")
+    __slots__ = ("_data", "_offset", "_opener", "node", "splices_from", "splices_to")
 
     kind = "proc"
     seekable = True
@@ -165,6 +166,7 @@ class VirtualFileDescription(Description):
     def __init__(self, host: Host, flags: int, node: VirtualFile, opener: Task) -> None:
         super().__init__(host, flags, node.path())
         self.node = node
+        self.splices_from = self.splices_to = node.splices
         self._opener = opener
         self._offset = 0
         self._data: bytes | None = None

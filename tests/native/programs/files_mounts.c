@@ -81,6 +81,14 @@ int main(void)
     chdir(here);
     CASE("umount", umount("link"));
     TELL("listed no more", "%d", listed("emugdb-test"));
+    mkdir("low", 0755), mkdir("up", 0755), mkdir("work", 0755), close(file_with("low/below", "x"));
+    CASE("tmpfs again", mount("none", "b", "tmpfs", 0, 0));
+    mkdir("b/up", 0755), mkdir("b/work", 0755);
+    CASE("overlay by relative names", mount("overlay", "a", "overlay", 0, "lowerdir=low,upperdir=b/up,workdir=b/work"));
+    TELL("seen through", "%d", access("a/below", F_OK));
+    CASE("written above", close(file_with("a/below", "y")));
+    TELL("is above", "%d", access("b/up/below", F_OK));
+    CASE("overlay off", umount("a"));
     CASE("everything is off", umount2("b", MNT_DETACH));
     return 0;
 }

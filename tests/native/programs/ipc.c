@@ -34,8 +34,42 @@ static void on_notice(int signo, siginfo_t *info, void *context)
     notice_code = info->si_code;
 }
 
+static volatile int in_thread;
+static void thread_notice(union sigval value)
+{
+    in_thread = value.sival_int;
+}
+
+static void notice_by_thread(void)
+{
+    struct mq_attr attributes = {.mq_maxmsg = 3, .mq_msgsize = 10};
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD, .sigev_value.sival_int = 42};
+    event.sigev_notify_function = thread_notice;
+    mqd_t q = mq_open("/emugdb-thread", O_CREAT | O_RDWR, 0600, &attributes);
+    CASE("notify by thread", mq_notify(q, &event));
+    CASE("notify again", mq_notify(q, &event));
+    CASE("send", mq_send(q, "x", 1, 0));
+    for (int i = 0; i < 2000 && !in_thread; i++)
+        usleep(1000);
+    TELL("the thread ran", "%d", in_thread);
+    in_thread = 0;
+    mq_receive(q, (char[10]){0}, 10, 0);
+    CASE("notify once more", mq_notify(q, &event));
+    CASE("withdraw", mq_notify(q, 0));
+    CASE("send unnoticed", mq_send(q, "x", 1, 0));
+    usleep(20000);
+    TELL("no thread ran", "%d", in_thread);
+    struct sigevent raw = {.sigev_notify = SIGEV_THREAD, .sigev_signo = 99, .sigev_value.sival_ptr = &attributes};
+    CASE("no socket", syscall(SYS_mq_notify, q, &raw));
+    raw.sigev_signo = open("/dev/null", O_RDONLY);
+    CASE("a socket it is not", syscall(SYS_mq_notify, q, &raw));
+    mq_close(q);
+    mq_unlink("/emugdb-thread");
+}
+
 int main(void)
 {
+    notice_by_thread();
     key_t key = 0x7e57 ^ (getpid() << 8);
     struct sigaction sa = {.sa_handler = on_signal};
     sigaction(SIGALRM, &sa, 0);

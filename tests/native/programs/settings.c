@@ -83,6 +83,12 @@ static void of_machine(void)
         setresuid(65534, 65534, 65534);
         CASE("a setting is root's", write_text("/proc/sys/fs/lease-break-time", "9"));
     });
+    IN_CHILD("the machine's domain", {
+        char name[66] = "";
+        snprintf(before, sizeof before, "%s", read_text("/proc/sys/kernel/domainname"));
+        CASE("domainname", write_text("/proc/sys/kernel/domainname", before) == (long)strlen(before));
+        TELL("domainname read", "%d %d", getdomainname(name, 65), !strcmp(name, before));
+    });
     CASE("a setting that is read-only", write_text("/proc/sys/kernel/ngroups_max", "9"));
 }
 
