@@ -8,6 +8,7 @@ Sources: man 2 of each call; errno(3); PEP 475 (the interpreter retries EINTR).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import fcntl
@@ -15,7 +16,9 @@ import os
 import random
 import resource
 import select
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
@@ -24,6 +27,7 @@ from emulator.abi.errno import E
 from emulator.errors import LinuxError
 from emulator.kernel import host_libc as libc
 from emulator.kernel.host_errno import FAILURES, linux_error, translated
+from emulator.kernel.host_handles import HostDirectory
 
 T = TypeVar("T")
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -491,6 +495,14 @@ class Host:
     def open_directory(self, path: str) -> int:
         """An O_PATH descriptor of a directory, links followed."""
         return self.call(os.open, path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def scratch_directory(self) -> HostDirectory:
+        """A new directory on the host's shared memory, gone when the emulator ends."""
+        where = "/dev/shm" if os.path.isdir("/dev/shm") else None
+        path = self.call(tempfile.mkdtemp, prefix="emugdb-", dir=where)
+        atexit.register(shutil.rmtree, path, True)
+        self.call(os.chmod, path, 0o1777)
+        return HostDirectory(self, self.open_directory(path))
 
     def getcwd(self) -> bytes:
         """The emulator's own working directory; "/" if it is gone."""

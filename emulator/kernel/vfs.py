@@ -52,7 +52,7 @@ class Vfs:
         self.root = HostDirectory(host, descriptor)
         real = host.fd_path(descriptor)
         self.jailed = real != b"/"
-        mounts = system_mounts(jailed=self.jailed, has_dev=self._exists(b"dev"))
+        mounts = system_mounts(jailed=self.jailed, has_dev=self._exists(b"dev"), has_shm=self._exists(b"dev/shm"))
         self.walker = Walker(
             host, self.root, real if self.jailed else b"", host.encode(sysroot) if sysroot else b"", mounts
         )

@@ -274,17 +274,16 @@ def sendfile(t: Task, out_fd: Fd, in_fd: Fd, offset: Ptr, count: Size) -> int:
 @syscall("copy_file_range")
 def copy_file_range(t: Task, fd_in: Fd, off_in: Ptr, fd_out: Fd, off_out: Ptr, length: Size, flags: UInt) -> int:
     """copy_file_range(2)."""
-    source, target = for_reading(t, fd_in), for_writing(t, fd_out)
+    source, target = t.fds.get(fd_in), t.fds.get(fd_out)
     at = t.memory.read_s64(off_in) if off_in else None
     to = t.memory.read_s64(off_out) if off_out else None
     if flags:
         raise LinuxError(E.EINVAL)
-    for description in (source, target):
-        if stat.S_ISDIR(description.stat().st_mode):
-            raise LinuxError(E.EISDIR)
-        if not isinstance(description, RegularFile):
-            raise LinuxError(E.EINVAL)
-    if target.flags & O.APPEND:
+    if any(stat.S_ISDIR(description.stat().st_mode) for description in (source, target)):
+        raise LinuxError(E.EISDIR)
+    if not isinstance(source, RegularFile) or not isinstance(target, RegularFile):
+        raise LinuxError(E.EINVAL)
+    if not source.readable or not target.writable or target.flags & O.APPEND:
         raise LinuxError(E.EBADF)
     length = room_for_write(t, target.position() if to is None else to, min(length, MAX_RW_COUNT))
     done = t.kernel.host.copy_file_range(source.need_host_fd(), target.need_host_fd(), length, at, to)

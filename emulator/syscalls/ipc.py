@@ -39,6 +39,7 @@ SHM_LOCK, SHM_UNLOCK, SHM_STAT, SHM_INFO, SHM_STAT_ANY = 11, 12, 13, 14, 15
 SHM_RDONLY, SHM_RND, SHM_REMAP, SHM_EXEC = 0o10000, 0o20000, 0o40000, 0o100000
 GETPID, GETVAL, GETALL, GETNCNT, GETZCNT, SETVAL, SETALL, SEM_STAT, SEM_INFO, SEM_STAT_ANY = range(11, 21)
 SEM_UNDO = 0x1000
+SHM_HUGETLB, CAP_IPC_LOCK = 0o4000, 14
 MSG_STAT, MSG_INFO, MSG_STAT_ANY, MSG_NOERROR, MSG_EXCEPT, MSG_COPY = 11, 12, 13, 0o10000, 0o20000, 0o40000
 _PERM = "iIIIIIHH4xQQ"
 
@@ -89,6 +90,8 @@ def shmget(t: Task, key: Int, size: Size, shmflg: UInt) -> int:
             raise LinuxError(E.EINVAL)
         if size > t.kernel.host.available_memory() and not shmflg & 0o10000:
             raise LinuxError(E.ENOMEM)
+        if shmflg & SHM_HUGETLB:  # no huge pages are reserved here
+            raise LinuxError(E.ENOMEM if t.credentials.capable(CAP_IPC_LOCK) else E.EPERM)
         segment = new_segment(t, key, size, shmflg)
         segment.owner = ids
         return segment

@@ -13,7 +13,7 @@ from emulator.abi.memory import PAGE_SIZE
 from emulator.errors import LinuxError
 from emulator.kernel.credentials import CAP_SYS_ADMIN
 from emulator.kernel.host_handles import HostDirectory
-from emulator.kernel.paths import HostPlace
+from emulator.kernel.paths import HostPlace, OpenPlace
 from emulator.kernel.tasks import Task
 from emulator.syscalls.files import path_at
 from emulator.syscalls.registry import Int, Ptr, Size, UInt, syscall
@@ -32,7 +32,7 @@ def _host_path(t: Task, path: bytes, *, follow: bool) -> bytes:
     """A mounted-on directory as the host finds it, without a descriptor that would keep it busy."""
     place = t.kernel.vfs.walker.resolve(t, AT.FDCWD, path, follow=follow)
     if not isinstance(place, HostPlace):
-        raise LinuxError(E.EINVAL)
+        raise LinuxError(E.ENOENT if isinstance(place, OpenPlace) else E.EINVAL)
     t.kernel.host.stat(place.name, place.dir_fd, follow)
     return place.name if place.dir_fd is None else b"/proc/self/fd/%d/%s" % (place.dir_fd, place.name)
 

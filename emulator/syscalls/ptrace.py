@@ -439,6 +439,8 @@ def process_vm_readv(
     complete = True
     for base, length in there:
         wanted = min(length, room - len(gathered))
+        if not length:
+            continue
         if not wanted:
             break
         part = task.space.table.read_partial(base, wanted)
@@ -455,6 +457,8 @@ def _scatter(t: Task, vectors: Iterable[tuple[int, int]], data: bytes) -> int:
     done = 0
     for base, length in vectors:
         part = data[done : done + length]
+        if not length:
+            continue
         if not part:
             break
         try:

@@ -17,11 +17,14 @@ from emulator.errors import LinuxError
 from emulator.kernel.files.description import Description, VirtualStat
 from emulator.kernel.files.devices import NAMES, device_stat, open_device
 from emulator.kernel.files.procfs import ProcRoot
-from emulator.kernel.files.virtual import DT_CHR, DT_LNK, Node, VirtualDirectory, VirtualLink
+from emulator.kernel.files.tty import HostTty, PtyMaster, ptys_of
+from emulator.kernel.files.virtual import DT_CHR, DT_DIR, DT_LNK, MagicLink, Node, VirtualDirectory, VirtualLink
+from emulator.kernel.host_handles import HostDirectory, HostFd
 
 if TYPE_CHECKING:
     from emulator.kernel.tasks import Task
 
+PTMX = b"/dev/ptmx"
 Maker = Callable[["Task"], Node]
 
 
@@ -60,6 +63,69 @@ class TtyNode(Node):
         return t.kernel.vfs.controlling_tty(t, flags & ~(O.CREAT | O.TRUNC | O.NOCTTY))
 
 
+class HostTtyNode(Node):
+    """A terminal of the host's that a root of the guest's own shows: the pty multiplexer, a pty of the guest's."""
+
+    __slots__ = ("_host_path",)
+
+    def __init__(self, name: bytes, parent: Node | None, host_path: bytes) -> None:
+        super().__init__(name, stat.S_IFCHR | 0o666, parent)
+        self._host_path = host_path
+
+    def stat(self, t: Task) -> VirtualStat:
+        found = t.kernel.host.stat(self._host_path)
+        return VirtualStat(
+            found.st_mode, found.st_ino, found.st_dev, st_uid=found.st_uid, st_gid=found.st_gid, st_rdev=found.st_rdev
+        )
+
+    def open(self, t: Task, flags: int) -> Description:
+        kept = flags & ~(O.CREAT | O.EXCL | O.NOCTTY | O.TRUNC | O.CLOEXEC)
+        holder = HostFd(t.kernel.host.open(self._host_path, flags & O.ACCMODE | O.NONBLOCK | O.NOCTTY | O.CLOEXEC))
+        walker = t.kernel.vfs.walker
+        if self._host_path == PTMX:
+            return PtyMaster(t, walker, holder.take(), kept)
+        return HostTty(walker, holder.take(), kept)
+
+
+class PtsDirectory(VirtualDirectory):
+    """/dev/pts of a root of the guest's own: the ptys the guest has made."""
+
+    __slots__ = ()
+
+    def __init__(self, parent: Node | None) -> None:
+        super().__init__(b"/dev/pts" if parent is None else b"pts", stat.S_IFDIR | 0o755, parent)
+
+    def lookup(self, t: Task, name: bytes) -> Node | None:
+        if name == b"ptmx":
+            return HostTtyNode(name, self, PTMX)
+        if name not in (b"%d" % number for number in ptys_of(t.kernel)):
+            return None
+        return HostTtyNode(name, self, b"/dev/pts/" + name)
+
+    def entries(self, t: Task) -> Iterable[tuple[bytes, int]]:
+        yield b"ptmx", DT_CHR
+        for number in sorted(ptys_of(t.kernel)):
+            yield b"%d" % number, DT_CHR
+
+
+class SharedMemoryLink(MagicLink):
+    """/dev/shm of a root that has none: a directory of the machine's own, which ends with it."""
+
+    __slots__ = ()
+
+    def __init__(self, parent: Node | None) -> None:
+        super().__init__(b"/dev/shm" if parent is None else b"shm", parent)
+
+    def target(self, t: Task) -> bytes:
+        return self.path()
+
+    def jump(self, t: Task) -> HostDirectory:
+        found = t.kernel.extensions.get("dev_shm")
+        if not isinstance(found, HostDirectory):
+            found = t.kernel.extensions["dev_shm"] = t.kernel.host.scratch_directory()
+        return found
+
+
 class TextLink(VirtualLink):
     """A symbolic link with a fixed text."""
 
@@ -90,8 +156,15 @@ class DevRoot(VirtualDirectory):
         super().__init__(b"/dev", stat.S_IFDIR | 0o755, None)
 
     def lookup(self, t: Task, name: bytes) -> Node | None:
-        if name == b"tty":
-            return TtyNode(self)
+        match name:
+            case b"tty":
+                return TtyNode(self)
+            case b"ptmx":
+                return HostTtyNode(name, self, PTMX)
+            case b"pts":
+                return PtsDirectory(self)
+            case b"shm":
+                return SharedMemoryLink(self)
         if name in _LINKS:
             return TextLink(name, self, _LINKS[name])
         for minor, path in NAMES.items():
@@ -101,6 +174,9 @@ class DevRoot(VirtualDirectory):
 
     def entries(self, t: Task) -> Iterable[tuple[bytes, int]]:
         yield b"tty", DT_CHR
+        yield b"ptmx", DT_CHR
+        yield b"pts", DT_DIR
+        yield b"shm", DT_LNK
         for name in _LINKS:
             yield name, DT_LNK
         for path in NAMES.values():
@@ -115,7 +191,7 @@ def _device(minor: int) -> Maker:
     return lambda t: DeviceNode(minor, None)
 
 
-def system_mounts(*, jailed: bool, has_dev: bool) -> Mapping[bytes, Mapping[bytes, Maker]]:
+def system_mounts(*, jailed: bool, has_dev: bool, has_shm: bool) -> Mapping[bytes, Mapping[bytes, Maker]]:
     """The emulator's names, by the directory they are in."""
     top: dict[bytes, Maker] = {b"proc": lambda t: ProcRoot()}
     if jailed and not has_dev:
@@ -127,4 +203,8 @@ def system_mounts(*, jailed: bool, has_dev: bool) -> Mapping[bytes, Mapping[byte
     if jailed:
         for minor, path in NAMES.items():
             devices[path[5:]] = _device(minor)
+        devices[b"ptmx"] = lambda t: HostTtyNode(PTMX, None, PTMX)
+        devices[b"pts"] = lambda t: PtsDirectory(None)
+        if not has_shm:
+            devices[b"shm"] = lambda t: SharedMemoryLink(None)
     return {b"/": top, b"/dev": devices}

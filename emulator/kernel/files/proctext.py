@@ -19,6 +19,7 @@ from emulator.kernel.tasks import Live, TaskState
 from emulator.kernel.thread_group import RLIM_INFINITY
 
 if TYPE_CHECKING:
+    from emulator.kernel.files.description import Description
     from emulator.kernel.tasks import Task
 
 PAGE = 4096
@@ -327,7 +328,17 @@ def fdinfo(task: Task, fd: int) -> str:
         position = description.position()
     except LinuxError:
         inode = position = 0
-    return f"pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t1\nino:\t{inode}\n{description.fdinfo()}"
+    mount = _mount_of(task, description)
+    return f"pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{inode}\n{description.fdinfo()}"
+
+
+def _mount_of(task: Task, description: Description) -> int:
+    """The host's number for the mount a host file is on; 1 for the emulator's own files and in another root."""
+    number = description.host_fd()
+    if number is None or task.kernel.vfs.jailed:
+        return 1
+    text = task.kernel.host.read_file(f"/proc/self/fdinfo/{number}")
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(b"mnt_id:")), 1)
 
 
 def net_directory(parent: Node) -> Node:

@@ -18,6 +18,7 @@ from emulator.kernel.files.description import Description, ReadBuffers, WriteBuf
 from emulator.kernel.files.streams import HostStream
 
 if TYPE_CHECKING:
+    from emulator.kernel.kernel import Kernel
     from emulator.kernel.paths import Walker
     from emulator.kernel.tasks import Task
     from emulator.kernel.thread_group import Session
@@ -161,6 +162,17 @@ class HostTty(HostStream):
     def reopen(self, t: Task, flags: int) -> Description:
         return t.kernel.vfs.reopen_host(t, self._fd, flags)
 
+    def readlink_text(self) -> bytes:
+        """The name is the same in every root."""
+        path = self.host.fd_path(self._fd)
+        return path if path.startswith((b"/dev/pts/", b"/dev/ptmx", b"/dev/tty")) else super().readlink_text()
+
+
+def ptys_of(kernel: Kernel) -> set[int]:
+    """The numbers of the ptys whose masters are the guest's."""
+    found: set[int] = kernel.extensions.setdefault("ptys", set())
+    return found
+
 
 VINTR, VQUIT, VSUSP, ISIG = 0, 1, 10, 1
 _CONTROL = 17  # offset of c_cc in struct termios
@@ -172,13 +184,17 @@ class PtyMaster(HostTty):
     The host knows no session on the slave, because sessions are the guest's.
     """
 
-    __slots__ = ("_kernel",)
+    __slots__ = ("_kernel", "number")
 
     def __init__(self, t: Task, walker: Walker, fd: int, flags: int) -> None:
         super().__init__(walker, fd, flags)
         self._kernel = t.kernel
+        number = self.host.ioctl(fd, TIOCGPTN, bytes(4))
+        self.number = int.from_bytes(number, "little") if isinstance(number, bytes) else -1
+        ptys_of(t.kernel).add(self.number)
 
     def close(self) -> None:
+        ptys_of(self._kernel).discard(self.number)
         for session in self._sessions():
             for signo in (Signal.SIGHUP, Signal.SIGCONT):
                 leader = self._kernel.groups.get(session.sid)
@@ -225,13 +241,7 @@ class PtyMaster(HostTty):
 
     def _sessions(self) -> list[Session]:
         """Sessions whose controlling terminal is the slave."""
-        if self._fd < 0:
-            return []
-        try:
-            number = self.host.ioctl(self._fd, TIOCGPTN, bytes(4))
-        except LinuxError:
-            return []
-        slave = 136 << 8 | int.from_bytes(number, "little") if isinstance(number, bytes) else -1
+        slave = 136 << 8 | self.number
         sessions = {id(group.session): group.session for group in self._kernel.groups.values()}
         return [
             session
