@@ -28,7 +28,7 @@ from emulator.cpu.exits import (
     WatchHit,
 )
 from emulator.errors import LinuxError, MemoryFault
-from emulator.kernel import ptrace, signals
+from emulator.kernel import ptrace, seccomp, signals
 from emulator.kernel.delivery import RESTARTS, return_to_user
 from emulator.kernel.events import (
     AllExited,
@@ -316,6 +316,13 @@ class Machine:
                         self._read_call(task)
                     if kernel.strace is not None:
                         kernel.strace.entry(task)
+                    if task.seccomp is not None and not self._judged(task, again=False):
+                        return False
+                case CallPhase.SECCOMP_TRACED:
+                    call.phase = CallPhase.RUNNING
+                    self._read_call(task)
+                    if not self._judged(task, again=True):
+                        return False
                 case CallPhase.RUNNING:
                     if not self._execute(task):
                         return False
@@ -355,6 +362,18 @@ class Machine:
                 case CallPhase.DONE | CallPhase.NONE:
                     call.finish()
                     return self._call_stepped(task) and not kernel.events
+
+    def _judged(self, task: Task, *, again: bool) -> bool:
+        """Let seccomp(2) decide about a call; False if the task does not go on now."""
+        match seccomp.judge(self.kernel, task, self._errors, again=again):
+            case seccomp.Verdict.SKIP:
+                task.call.phase = CallPhase.RETURNED
+            case seccomp.Verdict.STOPPED:
+                task.call.phase = CallPhase.SECCOMP_TRACED
+                return False
+            case seccomp.Verdict.GONE:
+                return False
+        return True
 
     def _show_call(self, task: Task) -> None:
         """Let the registers say which call the task is in (x86: orig_rax)."""

@@ -47,6 +47,7 @@ OPTION_OF_EVENT = {
     EVENT_EXEC: Option.TRACEEXEC,
     EVENT_VFORK_DONE: Option.TRACEVFORKDONE,
     EVENT_EXIT: Option.TRACEEXIT,
+    EVENT_SECCOMP: Option.TRACESECCOMP,
 }
 
 
@@ -108,7 +109,7 @@ class Trace:
     def set_calls(self, task: Task, on: bool) -> None:
         """Turn syscall stops on or off."""
         self._calls = on
-        task.watch_calls = on
+        task.watch_calls = on or task.seccomp is not None
 
 
 def _halt(kernel: Kernel, task: Task, stop: Stop, status: int, info: Siginfo) -> None:
@@ -290,7 +291,7 @@ def detach(kernel: Kernel, task: Task, signo: int = 0) -> None:
     stop, info = trace.stop, trace.info
     _remove_points(kernel, task, trace)
     task.trace = None
-    task.watch_calls = False
+    task.watch_calls = task.seccomp is not None
     task.attention = True
     if task.state is TaskState.STOPPED:
         if signo and stop in (Stop.SIGNAL, Stop.ENTRY, Stop.EXIT):

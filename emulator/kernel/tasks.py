@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from emulator.kernel.kernel import Kernel
     from emulator.kernel.paths import FsState
     from emulator.kernel.ptrace import Trace
+    from emulator.kernel.seccomp import Seccomp
     from emulator.kernel.thread_group import ThreadGroup
     from emulator.kernel.user_memory import UserMemory
 
@@ -70,6 +71,7 @@ class CallPhase(Enum):
     ENTERED = "the instruction ran; onlookers have not been told"
     ENTRY_TRACED = "the tracer has seen the entry"
     ENTRY_SEEN = "the debugger has seen the entry"
+    SECCOMP_TRACED = "the tracer has seen what a seccomp filter told it"
     RUNNING = "in the handler, or blocked in it"
     RETURNED = "the result is written"
     RETURNED_QUIET = "the result is written and logged"
@@ -151,6 +153,7 @@ class Task:
         "rseq_length",
         "rseq_signature",
         "scheduling",
+        "seccomp",
         "signals",
         "skip_breakpoint",
         "space",
@@ -209,6 +212,7 @@ class Task:
         self.interrupt_call = False  # a tracer wants the blocking call to end (PTRACE_INTERRUPT)
         self.fault: Fault | None = None  # the last CPU exception, for signal frames
         self.inject: Siginfo | None = None  # deliver this on resume, without asking the debugger again
+        self.seccomp: Seccomp | None = None
         self.watch_calls = False  # somebody watches its system calls: take the slow path
         self.trace: Trace | None = None  # ptrace(2) by another task of the guest
         self.last_trace: Trace | None = None  # a zombie's that was traced by its parent

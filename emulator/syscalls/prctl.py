@@ -11,6 +11,7 @@ from emulator.abi.errno import E
 from emulator.errors import LinuxError
 from emulator.kernel.credentials import CAP_SETPCAP, UNCHANGED
 from emulator.kernel.tasks import Task
+from emulator.syscalls import seccomp
 from emulator.syscalls.identity import become
 from emulator.syscalls.registry import Int, Ptr, Size, UInt, syscall
 
@@ -79,7 +80,9 @@ def prctl(t: Task, option: Int, a2: Size, a3: Size, a4: Size, a5: Size) -> int:
         case 16:  # PR_GET_NAME
             memory.write(a2, t.name.encode(errors="surrogateescape").ljust(16, b"\0"))
         case 21:  # PR_GET_SECCOMP
-            return 0
+            return t.seccomp.mode if t.seccomp is not None else 0
+        case 22:  # PR_SET_SECCOMP
+            return seccomp.prctl_set(t, a2, a3)
         case 23 | 24:  # PR_CAPBSET_READ, PR_CAPBSET_DROP
             return _bounding_set(t, option, a2)
         case 25:  # PR_GET_TSC

@@ -237,6 +237,7 @@ def _new_task(t: Task, args: CloneArgs, space: AddressSpace) -> Task:
         child.scheduling = t.scheduling if t.scheduling[0] in ORDINARY_POLICIES else (0, 0)
     child.ioprio, child.personality = t.ioprio, t.personality
     child.timer_slack_ns = child.default_timer_slack_ns = t.timer_slack_ns
+    child.seccomp, child.watch_calls = t.seccomp, t.seccomp is not None
     child.fault = t.fault
     if not flags & CLONE_VM:
         child.rseq, child.rseq_length, child.rseq_signature = t.rseq, t.rseq_length, t.rseq_signature
