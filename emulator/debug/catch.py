@@ -85,10 +85,10 @@ class CatchAbility(PointsAbility):
         return group.tgid in self.debugged or group.tgid in self.clones
 
     def wants_signal(self, task: Task, info: Siginfo) -> bool:
-        """Stop before delivery, unless the client said it need not see it."""
+        """Stop before delivery, unless the client said it need not see it; one who steps has to skip the handler."""
         if info.signo == Signal.SIGKILL:
             return False
-        return int(to_gdb(info.signo)) not in self.settings.pass_signals
+        return task.stepping is not None or int(to_gdb(info.signo)) not in self.settings.pass_signals
 
     def wants_syscall(self, task: Task, number: int) -> bool:
         """Is it caught?"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from emulator.abi.signals import TRAP_BRKPT, TRAP_HWBKPT, TRAP_TRACE, Siginfo, Signal
+from emulator.abi.signals import SI_TKILL, TRAP_BRKPT, TRAP_HWBKPT, TRAP_TRACE, Siginfo, Signal
 from emulator.debug.core import EINVAL, Core, LastStop
 from emulator.debug.signal_numbers import from_gdb
 from gdbstub.errors import TargetError
@@ -20,7 +20,10 @@ class SiginfoAbility(Core):
         task = self.live(thread)
         stop = self.stops.get(task.uid)
         if stop is None:
-            raise TargetError(EINVAL, "the thread has not stopped with a signal")
+            if not task.hold:
+                raise TargetError(EINVAL, "the thread runs")
+            # ptrace's debuggers stop the other threads with this one
+            return Siginfo(Signal.SIGSTOP, SI_TKILL).pack(task.arch.bits, task.arch.struct_order)
         if stop.info is None:
             pc = self.kernel.registers_of(task).read(task.arch.pc)
             return _of_stop(stop, pc).pack(task.arch.bits, task.arch.struct_order)

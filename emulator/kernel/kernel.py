@@ -170,6 +170,8 @@ class Kernel:
         """Turn a blocked call into an interrupted one: its registers hold -ERESTART* already."""
         if task.call.phase is CallPhase.RUNNING:
             wait = task.wait
+            if wait is not None and not wait.interruptible:
+                return  # vfork(2): only the child's end is the end of it
             if wait is not None and wait.interrupted is not None:
                 wait.interrupted(task)
             task.call.finish()

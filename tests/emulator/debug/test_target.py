@@ -216,6 +216,14 @@ def test_passed_signals_do_not_stop() -> None:
     assert rig.go() == ProcessSignalled(rig.pid, Signal.SIGSEGV)
 
 
+def test_a_passed_signal_stops_one_who_steps() -> None:
+    rig = Rig(programs.SEGFAULT)
+    rig.target.set_pass_signals(frozenset({Signal.SIGSEGV}))
+    start = rig.symbol["_start"]
+    stop = rig.go(ResumeKind.RANGE_STEP, start=start, end=start + 100)
+    assert stop == Stopped(rig.thread, Signal.SIGSEGV, core=0)
+
+
 def test_ctrl_c_while_computing_while_blocked_and_before_anything_ran() -> None:
     for source in (programs.LOOP.replace("COUNT", "1000000000"), programs.BLOCKED):
         rig = Rig(source)
@@ -408,6 +416,28 @@ def test_fork_events_stop_both_sides_and_give_the_child_its_points() -> None:
     rig.target.set_pass_signals(frozenset({Signal.SIGCHLD}))
     rig.target.kill(child.pid)
     assert rig.go() == ProcessExited(rig.pid, 0)
+
+
+def test_registers_written_at_a_vfork_do_not_end_the_wait_for_the_child() -> None:
+    rig = Rig(programs.VFORKS)
+    rig.target.set_fork_events(fork=True, vfork=True, exec_=True)
+    assert isinstance(rig.go(), Stopped)
+    values = rig.target.read_registers(rig.thread)
+    rig.target.write_registers(rig.thread, [value for value in values if value is not None])
+    pc = rig.register("rip")
+    child = ThreadId(rig.pid + 1, rig.pid + 1)
+    rig.target.resume([ResumeAction(ResumeKind.STEP, rig.thread), ResumeAction(ResumeKind.CONTINUE, child)])
+    stop = rig.wait()  # the child vforks: the parent has not stepped
+    assert isinstance(stop, Stopped)
+    assert stop.thread == child
+    rig.target.detach(rig.pid + 2)
+    rig.target.detach(rig.pid + 1)
+    rig.target.resume([ResumeAction(ResumeKind.STEP, rig.thread)])
+    assert rig.wait() == Stopped(rig.thread, Signal.SIGTRAP, VforkDone(), core=0)
+    rig.target.resume([ResumeAction(ResumeKind.STEP, rig.thread)])
+    rig.wait()
+    assert rig.register("rip") == pc
+    assert rig.register("rax") == child.tid
 
 
 def test_a_killed_process_is_not_heard_of_again() -> None:
