@@ -11,28 +11,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
-from emulator.abi.memory import Access
-from emulator.abi.signals import BUS_ADRERR, TRAP_TRACE, Siginfo, Signal
-from emulator.arch.model import Fault, FaultKind
-from emulator.arch.traps import Trap
-from emulator.cpu.exits import (
-    BreakpointHit,
-    BusError,
-    Exit,
-    Interrupt,
-    PageFault,
-    Privileged,
-    Simple,
-    Syscall,
-    Undefined,
-    WatchHit,
-)
+from emulator.abi.signals import TRAP_TRACE, Siginfo, Signal
+from emulator.cpu.exits import Exit, Simple, Syscall
 from emulator.errors import LinuxError, MemoryFault
 from emulator.kernel import ptrace, seccomp, signals
 from emulator.kernel.delivery import RESTARTS, return_to_user
 from emulator.kernel.events import (
     AllExited,
-    BreakpointStop,
     Event,
     Idle,
     Interrupted,
@@ -40,8 +25,8 @@ from emulator.kernel.events import (
     StepDone,
     SyscallEntry,
     SyscallReturn,
-    WatchStop,
 )
+from emulator.kernel.exceptions import Exceptions
 from emulator.kernel.futex import Waiter
 from emulator.kernel.tasks import Call, CallPhase, Control, Task, TaskState
 from emulator.kernel.waits import Block, Wait
@@ -69,6 +54,7 @@ class Machine:
         self._mask = top - 1
         self._errors = {errno: top - number for errno, number in arch.errno.items()}
         self.cpu.core.serve_for(self.table.entries, kernel.events, kernel.scheduler.queue, Task, Call)
+        self._react = Exceptions(kernel).react
         self._interrupt = False
         self._unknown_logged: set[int] = set()
         self._next_host_poll = 0
@@ -475,74 +461,3 @@ class Machine:
             self._unknown_logged.add(number)
             log.warning("system call %s is not there: ENOSYS", self.table.name(number))
         return self._errors[E.ENOSYS]
-
-    # -- everything else the CPU reports ---------------------------------------------------------------------------
-
-    def _react(self, task: Task, reason: Exit) -> bool:
-        """Turn a CPU exit that is not a system call into what Linux does; False if the turn is over."""
-        kernel, traps = self.kernel, task.arch.traps
-        match reason:
-            case PageFault(address=address, access=access, mapped=mapped):
-                return self._page_fault(task, address, access, mapped)
-            case BusError(address=address):
-                if task.space.handle_bus(address) is not None:
-                    task.fault = Fault(FaultKind.PAGE, address, Access.READ, False)
-                    signals.force(task, Siginfo(Signal.SIGBUS, BUS_ADRERR, addr=address))
-            case BreakpointHit(address=address):
-                task.skip_breakpoint = address
-                task.special = True
-                debugger = kernel.debugger
-                if debugger is None or not debugger.wants_breakpoint(task, address):
-                    return True
-                kernel.events.append(BreakpointStop(task, address))
-                return False
-            case WatchHit():
-                if task.trace is not None:
-                    ptrace.watch_hit(kernel, task, reason)
-                debugger = kernel.debugger
-                if debugger is None or not debugger.wants_watch(task, reason):
-                    return True
-                kernel.events.append(WatchStop(task, reason))
-                return False
-            case Interrupt(number=number):
-                self._trap(task, traps.of(number, self.cpu.read(task.arch.pc)))
-            case Undefined(reason=why):
-                if why:
-                    kernel.advise(task, why)
-                self._trap(task, traps.undefined)
-            case Privileged():
-                self._trap(task, traps.privileged)
-            case Simple.STOP_REQUESTED:
-                return False
-            case _:
-                log.error("%r: unexpected exit %r", task, reason)
-                self._trap(task, traps.undefined)
-        return True
-
-    def _trap(self, task: Task, trap: Trap) -> None:
-        cpu = self.cpu
-        task.fault = Fault(trap.kind, error_code=trap.error_code)
-        if trap.rewind:
-            cpu.write(task.arch.pc, cpu.read(task.arch.pc) - trap.rewind)
-        code = trap.code if trap.code_of is None else trap.code_of(cpu) or trap.code
-        address = cpu.read(task.arch.pc) if trap.at_pc else 0
-        if trap.address_of is not None:
-            address = trap.address_of(cpu, task.memory)
-        if trap.kind is FaultKind.ALIGNMENT:
-            task.fault = Fault(trap.kind, address)
-        signals.force(task, Siginfo(trap.signo, code, addr=address))
-
-    def _page_fault(self, task: Task, address: int, access: Access, mapped: bool) -> bool:
-        """Let the address space repair it (stack growth), else SIGSEGV or SIGBUS with si_code and si_addr."""
-        code = task.space.handle_fault(address, access)
-        if code is None:
-            return True
-        traps = task.arch.traps
-        if traps.no_page_fault(address):
-            self._trap(task, traps.privileged)
-            return True
-        present = address >= traps.kernel_start or (mapped and task.space.is_present(address))
-        task.fault = Fault(FaultKind.PAGE, address, access, present)
-        name, si_code = code.value
-        signals.force(task, Siginfo(Signal[name], si_code, addr=address))
-        return True

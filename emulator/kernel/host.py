@@ -36,6 +36,8 @@ _CLONE_NEWNS, _MS_REC, _MS_SLAVE = 0x20000, 0x4000, 1 << 19
 class Host(HostMachine):
     """The host kernel as the emulator sees it.  Every method raises LinuxError and nothing else."""
 
+    mounts_are_own = False  # `own_mounts` has succeeded
+
     # -- descriptors ---------------------------------------------------------------------------------------------
 
     def open(self, path: bytes, flags: int, mode: int = 0, dir_fd: int | None = None) -> int:

@@ -32,7 +32,6 @@ class HostMachine:
     def __init__(self) -> None:
         """Raise the descriptor limit, and take the umask over: the guest's own is applied by hand."""
         self._seeded: random.Random | None = None
-        self.mounts_are_own = False
         self._identity: tuple[int, int, tuple[int, ...], int] | None = None  # fsuid, fsgid, groups, capabilities
         infinity = (1 << 64) - 1
         self.initial_limits = [  # by RLIMIT_*, which asm-generic numbers as the host does
