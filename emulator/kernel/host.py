@@ -40,6 +40,14 @@ class Host(HostMachine):
 
     # -- descriptors ---------------------------------------------------------------------------------------------
 
+    def with_umask(self, umask: int, function: Callable[..., T], /, *args: Any, **keywords: Any) -> T:
+        """Call a function that makes a file: umask and default ACL go together, so that the host applies both."""
+        os.umask(umask)
+        try:
+            return self.call(function, *args, **keywords)
+        finally:
+            os.umask(0)
+
     def open(self, path: bytes, flags: int, mode: int = 0, dir_fd: int | None = None) -> int:
         """openat(2); flags are the host's.  Always close-on-exec."""
         try:
@@ -214,9 +222,9 @@ class Host(HostMachine):
         old_fd = libc.AT_FDCWD if old_dir is None else old_dir
         libc.linkat(old_fd, old, libc.AT_FDCWD if new_dir is None else new_dir, new, flags)
 
-    def mknod(self, path: bytes, mode: int, device: int, dir_fd: int | None = None) -> None:
+    def mknod(self, path: bytes, mode: int, device: int, dir_fd: int | None, umask: int) -> None:
         """mknodat(2)."""
-        libc.mknodat(libc.AT_FDCWD if dir_fd is None else dir_fd, path, mode, device)
+        self.with_umask(umask, libc.mknodat, libc.AT_FDCWD if dir_fd is None else dir_fd, path, mode, device)
 
     def utimens(self, dir_fd: int | None, path: bytes | None, times: bytes | None, flags: int) -> None:
         """utimensat(2); path None means the descriptor itself; times are two struct timespec or None for now."""
@@ -305,9 +313,9 @@ class Host(HostMachine):
 
     # -- changing names ------------------------------------------------------------------------------------------
 
-    def mkdir(self, path: bytes, mode: int, dir_fd: int | None = None) -> None:
+    def mkdir(self, path: bytes, mode: int, dir_fd: int | None, umask: int = 0) -> None:
         """mkdirat(2)."""
-        self.call(os.mkdir, path, mode, dir_fd=dir_fd)
+        self.with_umask(umask, os.mkdir, path, mode, dir_fd=dir_fd)
 
     def rmdir(self, path: bytes, dir_fd: int | None = None) -> None:
         """unlinkat(2) with AT_REMOVEDIR."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from emulator.kernel.events import StepRequest
     from emulator.kernel.fd_table import FdTable
     from emulator.kernel.kernel import Kernel
+    from emulator.kernel.mempolicy import Policy
     from emulator.kernel.paths import FsState
     from emulator.kernel.ptrace import Trace
     from emulator.kernel.seccomp import Seccomp
@@ -140,6 +141,7 @@ class Task:
         "last_registers",
         "last_trace",
         "memory",
+        "mempolicy",
         "name",
         "nice",
         "pdeathsig",
@@ -230,6 +232,7 @@ class Task:
         self.pdeathsig = 0
         self.personality = 0
         self.nice = 0
+        self.mempolicy: Policy | None = None
         self.ioprio = 0  # IOPRIO_PRIO_VALUE(class, level), ioprio_set(2)
         self.scheduling: tuple[int, int] = (0, 0)  # policy, static priority
         self.reset_on_fork = False  # SCHED_RESET_ON_FORK: children are ordinary

@@ -176,7 +176,10 @@ class Vfs:
         if self.leases and not flags & O.PATH:
             self._break_leases(t, place, flags)
         try:
-            fd = self.host.open(place.name, wanted, mode & ~t.fs.umask & 0o7777, place.dir_fd)
+            if flags & (O.CREAT | O.TMPFILE & ~O.DIRECTORY):
+                fd = self.host.with_umask(t.fs.umask, self.host.open, place.name, wanted, mode & 0o7777, place.dir_fd)
+            else:
+                fd = self.host.open(place.name, wanted, 0, place.dir_fd)
         except LinuxError as error:
             if error.errno is not E.ENXIO:
                 raise

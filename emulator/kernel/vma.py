@@ -14,6 +14,7 @@ from typing import Protocol
 
 from emulator.abi.memory import PAGE_SIZE, Prot
 from emulator.cpu.mmu import Arena, Frames
+from emulator.kernel.mempolicy import Policy
 
 STACK_GUARD_GAP = 256 * PAGE_SIZE
 
@@ -93,6 +94,7 @@ class Vma:
     name: str = ""  # "[vdso]", "[anon:...]", "/dev/zero (deleted)", "/SYSV..."
     identity: tuple[int, int] = (0, 0)  # st_dev, st_ino
     segment: object | None = None  # the System V segment attached here
+    policy: Policy | None = None  # mbind(2)
 
     @property
     def length(self) -> int:
@@ -122,6 +124,7 @@ class Vma:
             and self.file is other.file
             and self.shared_frames is other.shared_frames
             and self.name == other.name
+            and self.policy == other.policy
             and self.segment is None
             and other.segment is None
             and self.page_offset + (self.length // PAGE_SIZE) == other.page_offset

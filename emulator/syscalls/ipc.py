@@ -90,6 +90,9 @@ def shmget(t: Task, key: Int, size: Size, shmflg: UInt) -> int:
             raise LinuxError(E.EINVAL)
         if size > t.kernel.host.available_memory() and not shmflg & 0o10000:
             raise LinuxError(E.ENOMEM)
+        limit = t.kernel.config.memory_limit
+        if limit is not None and sum(item.size for item in ids.items.values()) + size > limit:
+            raise LinuxError(E.ENOMEM)
         if shmflg & SHM_HUGETLB:  # no huge pages are reserved here
             raise LinuxError(E.ENOMEM if t.credentials.capable(CAP_IPC_LOCK) else E.EPERM)
         segment = new_segment(t, key, size, shmflg)

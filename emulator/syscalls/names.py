@@ -42,7 +42,7 @@ def mkdir(t: Task, pathname: Ptr, mode: UInt) -> None:
 def mkdirat(t: Task, dirfd: Fd, pathname: Ptr, mode: UInt) -> None:
     """mkdirat(2)."""
     place = t.kernel.vfs.new_name(t, path_at(t, pathname), dirfd, directory=True)
-    t.kernel.host.mkdir(place.name, mode & ~t.fs.umask & 0o1777, place.dir_fd)
+    t.kernel.host.mkdir(place.name, mode & 0o1777, place.dir_fd, t.fs.umask)
 
 
 @syscall("rmdir")
@@ -185,7 +185,7 @@ def mknodat(t: Task, dirfd: Fd, pathname: Ptr, mode: UInt, dev: UInt) -> None:
     place = t.kernel.vfs.new_name(t, path_at(t, pathname), dirfd)
     if kind in (S_IFCHR, S_IFBLK) and t.fs.jailed:
         raise LinuxError(E.EPERM)
-    t.kernel.host.mknod(place.name, (mode & ~t.fs.umask & 0o7777) | (kind or S_IFREG), dev, place.dir_fd)
+    t.kernel.host.mknod(place.name, mode & 0o7777 | (kind or S_IFREG), dev, place.dir_fd, t.fs.umask)
 
 
 # -- working directory -----------------------------------------------------------------------------------------------

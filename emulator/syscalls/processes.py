@@ -235,7 +235,7 @@ def _new_task(t: Task, args: CloneArgs, space: AddressSpace) -> Task:
     if t.reset_on_fork:
         child.nice = max(t.nice, 0)
         child.scheduling = t.scheduling if t.scheduling[0] in ORDINARY_POLICIES else (0, 0)
-    child.ioprio, child.personality = t.ioprio, t.personality
+    child.ioprio, child.personality, child.mempolicy = t.ioprio, t.personality, t.mempolicy
     child.timer_slack_ns = child.default_timer_slack_ns = t.timer_slack_ns
     child.seccomp, child.watch_calls = t.seccomp, t.seccomp is not None
     child.fault = t.fault

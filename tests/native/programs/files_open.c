@@ -1,5 +1,6 @@
 /* open(2) and its flags, names, and the errors of every path call in Linux' order. */
 #include "case.h"
+#include <grp.h>
 #include <dirent.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
@@ -13,8 +14,35 @@ static void mode_of(const char *name, const char *path)
         TELL(name, "%o size %ld links %ld", st.st_mode, S_ISDIR(st.st_mode) ? 0 : (long)st.st_size, S_ISDIR(st.st_mode) ? 0 : (long)st.st_nlink);
 }
 
+static void setgid_directory(void)
+{
+    static const int masks[] = {0, 010, 022, 0777};
+    struct stat st;
+    mkdir("group", 0777);
+    if (chown("group", 65534, 1234) || chmod("group", 02777)) {
+        TELL("setgid directory", "not root");
+        return;
+    }
+    setgroups(0, 0);
+    setresgid(65534, 65534, 65534);
+    setresuid(65534, 65534, 65534);
+    for (int i = 0; i < ARRAY_LENGTH(masks); i++) {
+        umask(masks[i]);
+        close(open(case_format("group/f%d", i), O_CREAT | O_RDWR, 06777));
+        stat(case_format("group/f%d", i), &st);
+        TELL(case_format("made with umask %o", masks[i]), "%o, group %d", st.st_mode, st.st_gid);
+        mkdir(case_format("group/d%d", i), 06777);
+        stat(case_format("group/d%d", i), &st);
+        TELL(case_format("directory with umask %o", masks[i]), "%o, group %d", st.st_mode, st.st_gid);
+        mknod(case_format("group/n%d", i), S_IFIFO | 06777, 0);
+        stat(case_format("group/n%d", i), &st);
+        TELL(case_format("fifo with umask %o", masks[i]), "%o, group %d", st.st_mode, st.st_gid);
+    }
+}
+
 int main(void)
 {
+    IN_CHILD("setgid", setgid_directory());
     char name[5000];
     struct stat st;
     umask(022);
