@@ -9,44 +9,29 @@ Sources: man 2 of each call; errno(3); PEP 475 (the interpreter retries EINTR).
 from __future__ import annotations
 
 import atexit
-import contextlib
 import ctypes
 import fcntl
 import os
 import select
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from emulator.abi.errno import E
-from emulator.errors import LinuxError
 from emulator.kernel import host_libc as libc
 from emulator.kernel.host_errno import FAILURES, linux_error, translated
+from emulator.kernel.host_files import HostFiles
 from emulator.kernel.host_handles import HostDirectory
-from emulator.kernel.host_machine import HostMachine
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
 IOV_MAX = 1024
-_CLONE_NEWNS, _MS_REC, _MS_SLAVE = 0x20000, 0x4000, 1 << 19
 
 
-class Host(HostMachine):
+class Host(HostFiles):
     """The host kernel as the emulator sees it.  Every method raises LinuxError and nothing else."""
 
-    mounts_are_own = False  # `own_mounts` has succeeded
-
     # -- descriptors ---------------------------------------------------------------------------------------------
-
-    def with_umask(self, umask: int, function: Callable[..., T], /, *args: Any, **keywords: Any) -> T:
-        """Call a function that makes a file: umask and default ACL go together, so that the host applies both."""
-        os.umask(umask)
-        try:
-            return self.call(function, *args, **keywords)
-        finally:
-            os.umask(0)
 
     def open(self, path: bytes, flags: int, mode: int = 0, dir_fd: int | None = None) -> int:
         """openat(2); flags are the host's.  Always close-on-exec."""
@@ -133,16 +118,6 @@ class Host(HostMachine):
     def ioctl(self, fd: int, request: int, argument: int | bytes = 0) -> int | bytes:
         """ioctl(2); a bytes argument comes back changed."""
         return self.call(fcntl.ioctl, fd, request, argument)
-
-    def probe_lease(self, fd: int, kind: int) -> None:
-        """Could this description have such a lease?  (F_SETLEASE, given back at once)"""
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGIO,))
-        try:
-            self.call(fcntl.fcntl, fd, fcntl.F_SETLEASE, kind)
-            self.call(fcntl.fcntl, fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-            signal.sigtimedwait((signal.SIGIO,), 0)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGIO,))
 
     def flock(self, fd: int, operation: int) -> None:
         """flock(2)."""
@@ -232,24 +207,6 @@ class Host(HostMachine):
         name = None if path is None else ctypes.c_char_p(path)
         block = None if times is None else ctypes.create_string_buffer(times, len(times))
         libc.utimensat(at, name, block, flags)
-
-    def name_to_handle(self, dir_fd: int | None, path: bytes, flags: int, size: int) -> tuple[bytes, int, int]:
-        """name_to_handle_at(2): struct file_handle, the mount, and the bytes the handle needs (more than `size`?)."""
-        buffer = ctypes.create_string_buffer(size.to_bytes(4, "little"), 8 + size)
-        mount = ctypes.c_uint64()
-        try:
-            libc.name_to_handle_at(
-                libc.AT_FDCWD if dir_fd is None else dir_fd, path, buffer, ctypes.byref(mount), flags
-            )
-        except LinuxError as error:
-            if error.errno is not E.EOVERFLOW:
-                raise
-        needed = int.from_bytes(buffer.raw[:4], "little")
-        return buffer.raw[: 8 + size if needed <= size else 4], mount.value, needed
-
-    def open_by_handle(self, mount_fd: int, handle: bytes, flags: int) -> int:
-        """open_by_handle_at(2)."""
-        return libc.open_by_handle_at(mount_fd, handle, flags | os.O_CLOEXEC)
 
     # -- files by descriptor -------------------------------------------------------------------------------------
 
@@ -344,31 +301,6 @@ class Host(HostMachine):
     def sync(self) -> None:
         """sync(2)."""
         os.sync()
-
-    # -- mounts --------------------------------------------------------------------------------------------------
-
-    def own_mounts(self) -> None:
-        """Go into a mount namespace of our own, if we may: before anything has been opened."""
-        with contextlib.suppress(LinuxError):
-            libc.unshare(_CLONE_NEWNS)
-            libc.mount(None, b"/", None, _MS_REC | _MS_SLAVE, None)
-            self.mounts_are_own = True
-
-    def mount(
-        self, source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None, cwd: int
-    ) -> None:
-        """mount(2); options name files from the directory `cwd` on."""
-        back = self.call(os.open, b".", os.O_PATH | os.O_CLOEXEC)
-        try:
-            self.call(os.fchdir, cwd)
-            libc.mount(source, target, kind, flags, data)
-        finally:
-            self.call(os.fchdir, back)
-            os.close(back)
-
-    def umount(self, target: bytes, flags: int) -> None:
-        """umount2(2)."""
-        libc.umount2(target, flags)
 
     # -- extended attributes: by path or descriptor --------------------------------------------------------------
 

@@ -415,18 +415,18 @@ class Vfs:
             case _:
                 raise LinuxError(refusal)
 
-    def pinned_link(self, t: Task, path: bytes, *, follow: bool) -> Pin:
+    def pinned_link(self, t: Task, path: bytes, dirfd: int = AT.FDCWD, *, follow: bool, empty: bool = False) -> Pin:
         """As `pinned`, for calls that tell a link from what it leads to.
 
         A walked link is named through its directory: a descriptor of the link itself would be followed by /proc.
         """
         if not follow:
-            place = self.walker.resolve(t, AT.FDCWD, path, follow=False)
+            place = self.walker.resolve(t, dirfd, path, follow=False, empty=empty)
             if isinstance(place, HostPlace):
                 if place.dir_fd is None:
                     return Pin(place.name, place, False)
                 return Pin(b"/proc/self/fd/%d/%s" % (place.dir_fd, place.name), place, False)
-        return self.pinned(t, path, follow=follow, refusal=E.EOPNOTSUPP)
+        return self.pinned(t, path, dirfd, follow=follow, empty=empty, refusal=E.EOPNOTSUPP)
 
     def position(self, t: Task, path: bytes) -> HostDirectory | VirtualDirectory:
         """A directory to make current (chdir, chroot): ENOTDIR otherwise."""

@@ -6,10 +6,13 @@ Sources: man 2 getxattr, setxattr, listxattr, removexattr; fs/xattr.c (limits an
 from __future__ import annotations
 
 from emulator.abi.errno import E
+from emulator.abi.fcntl import AT
+from emulator.abi.memory import PAGE_SIZE
 from emulator.errors import LinuxError
 from emulator.kernel.tasks import Task
+from emulator.kernel.vfs import Pin
 from emulator.syscalls.files import path_at
-from emulator.syscalls.registry import Fd, Int, Ptr, Size, syscall
+from emulator.syscalls.registry import Fd, Int, Ptr, Size, UInt, syscall
 
 NAME_MAX, SIZE_MAX = 255, 65536
 
@@ -146,3 +149,62 @@ def fremovexattr(t: Task, fd: Fd, name: Ptr) -> None:
     """fremovexattr(2)."""
     description = t.fds.get(fd)
     t.kernel.host.removexattr(description.need_host_fd(E.EOPNOTSUPP), _name(t, name))
+
+
+# -- by descriptor and path ------------------------------------------------------------------------------------------
+
+_ARGUMENTS = "QII"  # struct xattr_args: value, size, flags
+
+
+def _at(t: Task, dirfd: int, pathname: int, flags: int) -> Pin:
+    if flags & ~(AT.SYMLINK_NOFOLLOW | AT.EMPTY_PATH):
+        raise LinuxError(E.EINVAL)
+    path = path_at(t, pathname) if pathname or not flags & AT.EMPTY_PATH else b""
+    follow, empty = not flags & AT.SYMLINK_NOFOLLOW, bool(flags & AT.EMPTY_PATH)
+    return t.kernel.vfs.pinned_link(t, path, dirfd, follow=follow, empty=empty)
+
+
+def _arguments(t: Task, address: int, size: int) -> tuple[int, int, int]:
+    if size < 16:
+        raise LinuxError(E.EINVAL)
+    if size > PAGE_SIZE or (size > 16 and any(t.memory.read(address + 16, size - 16))):
+        raise LinuxError(E.E2BIG)
+    value, length, flags = t.memory.read_struct(address, _ARGUMENTS)
+    return int(value), int(length), int(flags)
+
+
+@syscall("getxattrat")
+def getxattrat(t: Task, dirfd: Fd, path: Ptr, at_flags: UInt, name: Ptr, args: Ptr, size: Size) -> int:
+    """getxattrat(2)."""
+    value, length, flags = _arguments(t, args, size)
+    if flags:
+        raise LinuxError(E.EINVAL)
+    key = _name(t, name)
+    pin = _at(t, dirfd, path, at_flags)
+    return _copy_out(t, value, length, t.kernel.host.getxattr(pin.path, key, pin.follow))
+
+
+@syscall("setxattrat")
+def setxattrat(t: Task, dirfd: Fd, path: Ptr, at_flags: UInt, name: Ptr, args: Ptr, size: Size) -> None:
+    """setxattrat(2)."""
+    value, length, flags = _arguments(t, args, size)
+    if flags & ~3:
+        raise LinuxError(E.EINVAL)
+    key, data = _name(t, name), _value(t, value, length)
+    pin = _at(t, dirfd, path, at_flags)
+    t.kernel.host.setxattr(pin.path, key, data, flags, pin.follow)
+
+
+@syscall("listxattrat")
+def listxattrat(t: Task, dirfd: Fd, path: Ptr, at_flags: UInt, listing: Ptr, size: Size) -> int:
+    """listxattrat(2)."""
+    pin = _at(t, dirfd, path, at_flags)
+    return _copy_out(t, listing, size, t.kernel.host.listxattr(pin.path, pin.follow))
+
+
+@syscall("removexattrat")
+def removexattrat(t: Task, dirfd: Fd, path: Ptr, at_flags: UInt, name: Ptr) -> None:
+    """removexattrat(2)."""
+    key = _name(t, name)
+    pin = _at(t, dirfd, path, at_flags)
+    t.kernel.host.removexattr(pin.path, key, pin.follow)
