@@ -97,7 +97,10 @@ class Machine:
                 last = task.quantum_end
                 task.quantum_end = (last if now - last <= SOFT_INSNS else now) + scheduler.quantum()
             kernel.load(task)
-            self._turn(task, end if end < task.quantum_end else task.quantum_end)
+            try:
+                self._turn(task, end if end < task.quantum_end else task.quantum_end)
+            except LinuxError as error:  # no frame for a page: the CPU stands before the access
+                self._out_of_memory(task, error)
             if task.state is TaskState.RUNNABLE and not task.queued:
                 if core.clock < task.quantum_end:
                     scheduler.put_back(task)
@@ -105,6 +108,13 @@ class Machine:
                     if task.rseq and scheduler.contended:
                         task.preempted = task.attention = True
                     scheduler.turn_over(task)
+
+    @staticmethod
+    def _out_of_memory(task: Task, error: LinuxError) -> None:
+        """What the kernel's OOM killer does when --memory is used up (pagefault_out_of_memory)."""
+        if error.errno is not E.ENOMEM:
+            raise error
+        signals.send_to_group(task.group, signals.kernel_info(Signal.SIGKILL))
 
     def _nobody_runs(self) -> Event:
         kernel = self.kernel

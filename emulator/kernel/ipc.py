@@ -256,6 +256,11 @@ class Semaphores(Ids[SemaphoreSet]):
         super().__init__(sysctls, "kernel/sem", 3, "kernel/sem_next_id")
         self.adjustments: dict[ThreadGroup, dict[SemaphoreSet, list[int]]] = {}
 
+    @property
+    def used(self) -> int:
+        """How many semaphores there are in all sets: SEMMNS bounds it."""
+        return sum(len(sems.values) for sems in self.items.values())
+
     def adjust(self, group: ThreadGroup, sems: SemaphoreSet, number: int, delta: int) -> None:
         """SEM_UNDO."""
         sets = self.adjustments.setdefault(group, {})

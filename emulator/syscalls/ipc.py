@@ -39,6 +39,8 @@ SHM_LOCK, SHM_UNLOCK, SHM_STAT, SHM_INFO, SHM_STAT_ANY = 11, 12, 13, 14, 15
 SHM_RDONLY, SHM_RND, SHM_REMAP, SHM_EXEC = 0o10000, 0o20000, 0o40000, 0o100000
 GETPID, GETVAL, GETALL, GETNCNT, GETZCNT, SETVAL, SETALL, SEM_STAT, SEM_INFO, SEM_STAT_ANY = range(11, 21)
 SEM_UNDO = 0x1000
+_MANY = 1 << 16  # semaphores before their memory is looked at
+_SEMAPHORE_SIZE = 64  # sizeof(struct sem), a cache line
 SHM_HUGETLB, CAP_IPC_LOCK = 0o4000, 14
 MSG_STAT, MSG_INFO, MSG_STAT_ANY, MSG_NOERROR, MSG_EXCEPT, MSG_COPY = 11, 12, 13, 0o10000, 0o20000, 0o40000
 _PERM = "iIIIIIHH4xQQ"
@@ -219,6 +221,11 @@ def semget(t: Task, key: Int, nsems: Int, semflg: UInt) -> int:
     def make() -> SemaphoreSet:
         if not nsems:
             raise LinuxError(E.EINVAL)
+        used = ipc_of(t.kernel).semaphores.used + nsems
+        if used > t.kernel.sysctls.numbers("kernel/sem")[1]:
+            raise LinuxError(E.ENOSPC)
+        if used > _MANY and used * _SEMAPHORE_SIZE > (t.kernel.config.memory_limit or t.kernel.host.available_memory()):
+            raise LinuxError(E.ENOMEM)
         return SemaphoreSet(**owned(t, key, semflg), values=[0] * nsems, pids=[0] * nsems)
 
     def fits(found: SemaphoreSet) -> None:

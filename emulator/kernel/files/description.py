@@ -109,8 +109,19 @@ def scatter(buffers: ReadBuffers, data: bytes | bytearray | memoryview) -> int:
 
 def gather(buffers: WriteBuffers, limit: int | None = None, skip: int = 0) -> bytes:
     """Join the buffers, without their first `skip` bytes, at most `limit` bytes."""
+    if limit is not None and len(buffers) > 1:  # a vector may name gigabytes
+        buffers = _first(buffers, skip + limit)
     whole = bytes(buffers[0]) if len(buffers) == 1 else b"".join(buffers)
     return whole[skip:] if limit is None else whole[skip : skip + limit]
+
+
+def _first(buffers: WriteBuffers, count: int) -> WriteBuffers:
+    """The buffers that hold the first `count` bytes, one at least."""
+    for number, buffer in enumerate(buffers, 1):
+        count -= len(buffer)
+        if count <= 0:
+            return buffers[:number]
+    return buffers
 
 
 def whole_pages(buffers: list[memoryview], size: int) -> list[memoryview]:
