@@ -251,15 +251,6 @@ class Vfs:
         place = HostPlace(None, b"/proc/self/fd/%d" % fd, True)
         return self._open_host(t, place, flags & ~(O.NOFOLLOW | O.EXCL), 0, b"", AT.FDCWD)
 
-    def reopen_handle(self, t: Task, fd: int, flags: int) -> Description:
-        """What an O_PATH descriptor, which is taken over, leads to, opened; ELOOP for a link."""
-        holder = HostFd(fd)
-        if flags & O.PATH:
-            return PathDescription(self.walker, holder.take(), flags)
-        if stat.S_ISLNK(self.host.fstat(fd).st_mode):
-            raise LinuxError(E.ELOOP)
-        return self.reopen_host(t, fd, flags)
-
     # -- status --------------------------------------------------------------------------------------------------
 
     def stat(self, t: Task, path: bytes, *, follow: bool = True, dirfd: int = AT.FDCWD, empty: bool = False) -> Stat:

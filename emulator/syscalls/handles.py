@@ -6,10 +6,14 @@ Sources: man 2 open_by_handle_at; fs/fhandle.c (order of checks).
 
 from __future__ import annotations
 
+import stat
+
 from emulator.abi.errno import E
 from emulator.abi.fcntl import AT, O
 from emulator.errors import LinuxError
-from emulator.kernel.files.regular import HostFile
+from emulator.kernel.files.description import Description
+from emulator.kernel.files.regular import HostFile, PathDescription
+from emulator.kernel.host_handles import HostFd
 from emulator.kernel.paths import HostPlace, OpenPlace
 from emulator.kernel.tasks import Task
 from emulator.syscalls.files import path_at
@@ -65,6 +69,15 @@ def open_by_handle_at(t: Task, mount_fd: Fd, handle: Ptr, flags: Int) -> int:
         raise LinuxError(E.EINVAL)
     raw = t.memory.read(handle, 8 + size)
     wanted = from_guest(t.arch, flags & 0xFFFFFFFF)
-    opened = t.kernel.host.open_by_handle(where, raw, O.PATH)
-    description = t.kernel.vfs.reopen_handle(t, opened, wanted)
-    return t.fds.allocate(description, cloexec=bool(wanted & O.CLOEXEC))
+    return t.fds.allocate(_opened(t, where, raw, wanted), cloexec=bool(wanted & O.CLOEXEC))
+
+
+def _opened(t: Task, where: int, handle: bytes, flags: int) -> Description:
+    """What the handle leads to; ELOOP for a link."""
+    vfs, host = t.kernel.vfs, t.kernel.host
+    holder = HostFd(host.open_by_handle(where, handle, O.PATH))
+    if flags & O.PATH:
+        return PathDescription(vfs.walker, holder.take(), flags)
+    if stat.S_ISLNK(host.fstat(holder.number).st_mode):
+        raise LinuxError(E.ELOOP)
+    return vfs.reopen_host(t, holder.number, flags)
