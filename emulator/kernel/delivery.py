@@ -7,6 +7,7 @@ Source: kernel/signal.c get_signal(), arch/x86/kernel/signal.c handle_signal(), 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from emulator.abi.errno import E
@@ -144,7 +145,7 @@ def _enter_handler(kernel: Kernel, task: Task, info: Siginfo, action: SignalActi
     if state.altstack.flags & SS_AUTODISARM:
         state.altstack = AltStack()
     if action.flags & Sa.RESETHAND:
-        group.sighand.actions[signo] = signals.DEFAULT_ACTION
+        group.sighand.actions[signo] = replace(action, handler=SIG_DFL)
     mask = state.mask | action.mask
     if not action.flags & Sa.NODEFER:
         mask |= 1 << (signo - 1)

@@ -82,6 +82,8 @@ def key_of(task: Task, address: int, *, shared: bool) -> Hashable:
     if shared:
         frame = task.space.shared_key(address)
         if frame is not None:
+            if task.space.beyond_file(address):
+                raise LinuxError(E.EFAULT)
             key: Hashable = ("shared", frame)
             return key
         # get_user_pages: a key of shared memory wants a page that is there; a private one is the address alone.

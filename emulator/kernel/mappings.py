@@ -273,6 +273,13 @@ class Mappings:
             return None
         return vma.identity, address - vma.start + vma.page_offset * PAGE_SIZE
 
+    def beyond_file(self, address: int) -> bool:
+        """Does `address` lie in a page of a mapping behind the end of its file, which has been cut?"""
+        vma = self.vmas.at(address)
+        if vma is None or vma.file is None:
+            return False
+        return (address - vma.start) // PAGE_SIZE >= self._valid_pages(vma, vma.file)
+
     # -- /proc --------------------------------------------------------------------------------------------------------
 
     def name_of(self, vma: Vma) -> str:

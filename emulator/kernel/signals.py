@@ -206,14 +206,12 @@ def send_to_group(group: ThreadGroup, info: Siginfo) -> None:
 
 
 def _check_limit(task: Task, info: Siginfo) -> None:
-    """RLIMIT_SIGPENDING bounds queued real-time signals; sigqueue(3) then fails with EAGAIN."""
+    """RLIMIT_SIGPENDING bounds queued real-time signals; sigqueue(3) and tgkill(2) then fail with EAGAIN."""
     if info.signo < SIGRTMIN or info.code >= 0:
         return
-    queue = task.signals.pending
-    if queue.mask or task.group.pending.mask:
-        limit = task.group.rlimits[11][0]
-        if len(queue) + len(task.group.pending) >= limit:
-            raise LinuxError(E.EAGAIN)
+    group = task.group
+    if len(group.pending) + sum(len(one.signals.pending) for one in group.tasks.values()) >= group.rlimits[11][0]:
+        raise LinuxError(E.EAGAIN)
 
 
 def force(task: Task, info: Siginfo) -> None:

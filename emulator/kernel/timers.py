@@ -122,7 +122,7 @@ class PosixTimer:
         self.timer.cancel()
 
     def _fire(self, count: int) -> None:
-        if self.notify not in (SIGEV_SIGNAL, SIGEV_THREAD_ID):
+        if self.notify == SIGEV_NONE:
             return
         info = Siginfo(self.signo, SI_TIMER, timer_id=self.id, value=self.value)
         if self.notify == SIGEV_THREAD_ID:

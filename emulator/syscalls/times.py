@@ -18,6 +18,7 @@ from emulator.kernel.timers import (
     ITIMER_REAL,
     SIGEV_NONE,
     SIGEV_SIGNAL,
+    SIGEV_THREAD,
     SIGEV_THREAD_ID,
     PosixTimer,
     itimer,
@@ -243,7 +244,7 @@ def timer_create(t: Task, clock_id: Int, event: Ptr, out: Ptr) -> int:
     )
     if event:
         value, signo, notify, tid = t.memory.read_struct(event, "Liii")
-        if notify not in (SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD_ID):
+        if notify not in (SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_THREAD_ID):
             raise LinuxError(E.EINVAL)
         if notify != SIGEV_NONE and not 1 <= signo <= NSIG:
             raise LinuxError(E.EINVAL)

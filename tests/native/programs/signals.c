@@ -164,6 +164,10 @@ static void change_context(int n, siginfo_t *i, void *c)
     sigaddset(&((ucontext_t *)c)->uc_sigmask, SIGUSR2);
 }
 
+static void resets(int number)
+{
+}
+
 int main(void)
 {
     int i;
@@ -403,5 +407,20 @@ int main(void)
     sev.sigev_signo = 99;
     CASE("timer_create signal", timer_create(CLOCK_MONOTONIC, &sev, &timer));
     CASE("timer_create clock", timer_create(99, 0, &timer));
+    struct sigaction once = {.sa_handler = SIG_IGN}, kept;
+    once.sa_sigaction = (void *)resets;
+    once.sa_flags = SA_SIGINFO | SA_RESETHAND;
+    sigaddset(&once.sa_mask, SIGUSR2);
+    sigaction(SIGUSR1, &once, 0);
+    raise(SIGUSR1);
+    sigaction(SIGUSR1, 0, &kept);
+    TELL("reset handler", "default %d siginfo %d resethand %d mask %d", kept.sa_handler == SIG_DFL,
+         !!(kept.sa_flags & SA_SIGINFO), !!(kept.sa_flags & SA_RESETHAND), sigismember(&kept.sa_mask, SIGUSR2));
+    IN_CHILD("no room for signals", struct rlimit none = {0, 0}; sigset_t all; sigfillset(&all);
+             sigprocmask(SIG_BLOCK, &all, 0); setrlimit(RLIMIT_SIGPENDING, &none);
+             CASE("tgkill", syscall(SYS_tgkill, getpid(), getpid(), SIGRTMIN));
+             CASE("sigqueue", sigqueue(getpid(), SIGRTMIN, (union sigval){0}));
+             CASE("kill", kill(getpid(), SIGRTMIN)); CASE("tgkill standard", syscall(SYS_tgkill, getpid(), getpid(), SIGUSR1));
+             CASE("sigqueue standard", sigqueue(getpid(), SIGUSR2, (union sigval){0})));
     return 0;
 }

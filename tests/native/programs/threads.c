@@ -373,5 +373,12 @@ int main(void)
     CASE("get_robust_list nobody", syscall(SYS_get_robust_list, 999999, &r, &r));
     CASE("set_tid_address", syscall(SYS_set_tid_address, 0) == getpid());
     CASE("rseq twice", syscall(SYS_rseq, &ts, 32, 0, 0));
+    int cut = open("cut", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    ftruncate(cut, 8192);
+    uint32_t *mapped = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, cut, 0);
+    CASE("wake in a file", syscall(SYS_futex, mapped + 1024, FUTEX_WAKE, 1, 0, 0, 0));
+    ftruncate(cut, 4096);
+    CASE("wake behind its end", syscall(SYS_futex, mapped + 1024, FUTEX_WAKE, 1, 0, 0, 0));
+    CASE("wait behind its end", syscall(SYS_futex, mapped + 1024, FUTEX_WAIT, 0, 0, 0, 0));
     return 0;
 }

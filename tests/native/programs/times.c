@@ -165,5 +165,14 @@ int main(void)
     TELL("seconds", "%ld %ld", st.st_atime, st.st_mtime);
     CASE("adjtimex read", syscall(SYS_adjtimex, memset(malloc(512), 0, 512)) >= 0 || errno == EPERM ? 0 : -1);
     system_time();
+    struct sigevent notify = {.sigev_notify = SIGEV_THREAD, .sigev_signo = SIGUSR1};
+    struct itimerspec soon = {{0, 0}, {0, 1000000}};
+    int timer;
+    signal(SIGUSR1, note);
+    CASE("SIGEV_THREAD", syscall(SYS_timer_create, CLOCK_MONOTONIC, &notify, &timer));
+    CASE("arm", syscall(SYS_timer_settime, timer, 0, &soon, 0));
+    while (!fired[SIGUSR1])
+        usleep(1000);
+    TELL("fired", "%d", fired[SIGUSR1]);
     return 0;
 }
