@@ -15,7 +15,7 @@ import os
 import select
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from emulator.kernel import host_libc as libc
@@ -26,6 +26,23 @@ from emulator.kernel.host_handles import HostDirectory
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
 IOV_MAX = 1024
+
+
+def _in_pieces(buffers: Sequence[Bytes], call: Callable[[Sequence[Bytes], int], int]) -> int:
+    """A transfer of more buffers than a host call takes: the guest's one buffer lies in so many frames."""
+    done = 0
+    for start in range(0, len(buffers), IOV_MAX):
+        piece = buffers[start : start + IOV_MAX]
+        try:
+            moved = call(piece, done)
+        except FAILURES:
+            if not done:
+                raise
+            break
+        done += moved
+        if moved < sum(map(len, piece)):
+            break
+    return done
 
 
 class Host(HostFiles):
@@ -55,7 +72,9 @@ class Host(HostFiles):
     def readv(self, fd: int, buffers: Sequence[Bytes]) -> int:
         """readv(2)."""
         try:
-            return os.readv(fd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX])
+            if len(buffers) > IOV_MAX:
+                return _in_pieces(buffers, lambda piece, _: os.readv(fd, piece))
+            return os.readv(fd, buffers)
         except FAILURES as error:
             raise linux_error(error) from None
 
@@ -71,21 +90,27 @@ class Host(HostFiles):
     def writev(self, fd: int, buffers: Sequence[Bytes]) -> int:
         """writev(2)."""
         try:
-            return os.writev(fd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX])
+            if len(buffers) > IOV_MAX:
+                return _in_pieces(buffers, lambda piece, _: os.writev(fd, piece))
+            return os.writev(fd, buffers)
         except FAILURES as error:
             raise linux_error(error) from None
 
     def preadv(self, fd: int, buffers: Sequence[Bytes], offset: int, flags: int = 0) -> int:
         """preadv2(2)."""
         try:
-            return os.preadv(fd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX], offset, flags)
+            if len(buffers) > IOV_MAX:
+                return _in_pieces(buffers, lambda piece, done: os.preadv(fd, piece, offset + done, flags))
+            return os.preadv(fd, buffers, offset, flags)
         except FAILURES as error:
             raise linux_error(error) from None
 
     def pwritev(self, fd: int, buffers: Sequence[Bytes], offset: int, flags: int = 0) -> int:
         """pwritev2(2)."""
         try:
-            return os.pwritev(fd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX], offset, flags)
+            if len(buffers) > IOV_MAX:
+                return _in_pieces(buffers, lambda piece, done: os.pwritev(fd, piece, offset + done, flags))
+            return os.pwritev(fd, buffers, offset, flags)
         except FAILURES as error:
             raise linux_error(error) from None
 

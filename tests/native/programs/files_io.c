@@ -240,5 +240,20 @@ int main(void)
     CASE("statx empty", statx(fd, "", 0, 0, &sx));
     CASE("statx proc", statx(AT_FDCWD, "/proc/self/status", 0, STATX_ALL, &sx));
     TELL("statx proc says", "%o %llu", sx.stx_mode, (unsigned long long)sx.stx_size);
+    /* much at once, over frames that were touched in another order */
+    char *much = mmap(0, 12 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (long o = (12 << 20) - 4096; o >= 0; o -= 4096)
+        much[o] = o >> 12;
+    int large = open("large", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    struct iovec halves[2] = {{much, 5 << 20}, {much + (5 << 20), 6 << 20}};
+    CASE("write much", write(large, much + 16, 11 << 20));
+    CASE("pwrite much", pwrite(large, much + 16, 11 << 20, 5));
+    CASE("writev much", writev(large, halves, 2));
+    lseek(large, 0, SEEK_SET);
+    CASE("read much", read(large, much + 16, 11 << 20));
+    CASE("pread much", pread(large, much + 16, 11 << 20, 5));
+    CASE("readv much", readv(large, halves, 2));
+    CASE("read to the end", read(large, much, 12 << 20));
+    CASE("and no more", read(large, much, 12 << 20));
     return 0;
 }
