@@ -325,6 +325,11 @@ class TaskRegistry:
                 return TaskUid(tid, self._serial)
         raise OverflowError("every tid is taken")
 
+    @property
+    def last_tid(self) -> int:
+        """The tid allocated last (/proc/sys/kernel/ns_last_pid)."""
+        return self._next_tid - 1
+
     def set_next(self, tid: int) -> None:
         """The next tid to try (tests of recycling; /proc/sys/kernel/ns_last_pid)."""
         self._next_tid = tid

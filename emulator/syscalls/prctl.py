@@ -122,6 +122,12 @@ def prctl(t: Task, option: Int, a2: Size, a3: Size, a4: Size, a5: Size) -> int:
             return 0
         case 47:  # PR_CAP_AMBIENT
             return _ambient(t, a2, a3, a4, a5)
+        case 52:  # PR_GET_SPECULATION_CTRL: nothing is mitigated, as /proc/PID/status says
+            if a3 or a4 or a5:
+                raise LinuxError(E.EINVAL)
+            if a2 > 2:
+                raise LinuxError(E.ENODEV)
+            return 2  # PR_SPEC_ENABLE
         case 0x59616D61:  # PR_SET_PTRACER
             return 0
         case 0x53564D41:  # PR_SET_VMA

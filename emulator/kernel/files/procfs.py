@@ -11,7 +11,9 @@ import stat
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from emulator.abi.errno import E
 from emulator.errors import LinuxError
+from emulator.kernel.credentials import CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN
 from emulator.kernel.files import ipctext
 from emulator.kernel.files.description import VirtualStat
 from emulator.kernel.files.procpid import ProcessDirectory, process_named
@@ -24,6 +26,7 @@ from emulator.kernel.files.virtual import (
     VirtualFile,
     VirtualLink,
 )
+from emulator.kernel.tasks import PID_MAX
 
 if TYPE_CHECKING:
     from emulator.kernel.tasks import Task
@@ -146,6 +149,22 @@ class NameSetting(Setting):
         setattr(t.kernel, _SYS_NAMES[self._path], text.decode(errors="surrogateescape"))
 
 
+class LastPid(Setting):
+    """kernel/ns_last_pid: a write chooses the number behind which the next process is numbered (pid_namespaces(7))."""
+
+    __slots__ = ()
+
+    def content(self, t: Task) -> bytes:
+        return b"%d\n" % t.kernel.tasks.last_tid
+
+    def store(self, t: Task, data: bytes) -> None:
+        if not (t.credentials.capable(CAP_SYS_ADMIN) or t.credentials.capable(CAP_CHECKPOINT_RESTORE)):
+            raise LinuxError(E.EPERM)
+        if not data.strip().isdigit() or int(data) >= PID_MAX:
+            raise LinuxError(E.EINVAL)
+        t.kernel.tasks.set_next(int(data) + 1)
+
+
 class SettingsTree(HostTree):
     """/proc/sys and the directories in it; some files tell of the guest's machine."""
 
@@ -156,6 +175,8 @@ class SettingsTree(HostTree):
         make = _SYS_OWN.get(below)
         if below in _SYS_NAMES:
             return NameSetting(name, self, below, mode)
+        if below == "kernel/ns_last_pid":
+            return LastPid(name, self, below, mode)
         if below.endswith("_next_id"):
             mode |= 0o200  # ipc_permissions: for who may restore checkpoints
         return GlobalFile(name, self, make) if make is not None else Setting(name, self, below, mode)

@@ -172,6 +172,15 @@ int main(int argc, char **argv)
              ambient(PR_CAP_AMBIENT_RAISE, CAP_NET_RAW); again("ambient again"));
     IN_CHILD("effective executes", seteuid(1000); again("effective again"));
     tasks();
+    int last = open("/proc/sys/kernel/ns_last_pid", O_WRONLY);
+    CASE("last pid", write(last, "31234", 5));
+    pid_t c = fork();
+    if (!c)
+        _exit(0);
+    TELL("next pid", "%d", c == 31235);
+    waitpid(c, 0, 0);
+    CASE("no number", pwrite(last, "x", 1, 0));
+    IN_CHILD("user's last pid", setuid(1000); CASE("user sets it", pwrite(last, "31234", 5, 0)));
     deadlines("root");
     IN_CHILD("user deadline", to_user(); deadlines("user"));
     return 0;
