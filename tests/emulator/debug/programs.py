@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+
+from tests.native.harness import BUILD, locked
 
 LOOP = """
 .globl _start, f, var, done
@@ -233,11 +235,15 @@ done:
 
 @cache
 def build(source: str) -> Path:
-    """Assemble and link."""
-    directory = Path(mkdtemp(prefix="emugdb-test-"))
-    (directory / "program.S").write_text(source)
+    """Assemble and link, or find it made from the same text."""
+    directory = BUILD / "assembled" / hashlib.sha256(source.encode()).hexdigest()[:16]
     program = directory / "program"
-    subprocess.run(["gcc", "-g", "-nostdlib", "-static", "-o", program, directory / "program.S"], check=True)
+    with locked(directory / "lock"):
+        if not program.exists():
+            (directory / "program.S").write_text(source)
+            partial = directory / "partial"
+            subprocess.run(["gcc", "-g", "-nostdlib", "-static", "-o", partial, directory / "program.S"], check=True)
+            partial.rename(program)
     return program
 
 
