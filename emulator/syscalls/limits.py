@@ -182,7 +182,8 @@ def uname(t: Task, address: Ptr) -> int:
     release, version = kernel.host.release()
     machine = t.arch.name if not t.personality & 8 else "i686"
     fields = ("Linux", kernel.hostname, release, version, machine, kernel.domainname)
-    t.memory.write(address, b"".join(field.encode()[: UTS_LENGTH - 1].ljust(UTS_LENGTH, b"\0") for field in fields))
+    encoded = (field.encode(errors="surrogateescape")[: UTS_LENGTH - 1] for field in fields)
+    t.memory.write(address, b"".join(field.ljust(UTS_LENGTH, b"\0") for field in encoded))
     return 0
 
 

@@ -21,7 +21,7 @@ from emulator.kernel.tasks import Task
 from emulator.kernel.thread_group import ThreadGroup
 from emulator.kernel.user_memory import UserMemory
 from emulator.kernel.waits import Block, Wait
-from emulator.syscalls import events, polling, sockets
+from emulator.syscalls import events, limits, polling, sockets
 from emulator.syscalls.registry import Entry, compile_entry
 
 BASE = 0x10000
@@ -31,7 +31,7 @@ BAD = 0x1000  # never mapped
 @cache
 def entry_of(name: str, bits: int) -> Entry:
     """The compiled handler of one of the families under test."""
-    for module in (sockets, polling, events):
+    for module in (sockets, polling, events, limits):
         handler = getattr(module, name, None)
         if handler is not None:
             return compile_entry(handler, bits)
