@@ -44,6 +44,7 @@ class AddressSpace(Mappings):
         )
         child.vmas = self.vmas.copy()
         child.pages = replace(self.pages, locked=0)
+        child.any_sealed = self.any_sealed
         for name in ("start_code", "end_code", "start_data", "end_data", "start_brk", "brk_end", "start_stack"):
             setattr(child, name, getattr(self, name))
         for name in ("arg_start", "arg_end", "env_start", "env_end", "auxv", "exe", "peak_pages", "signal_trampoline"):
@@ -96,6 +97,8 @@ class AddressSpace(Mappings):
         address = self._unmapped_area(address, length, flags)
         if flags & Map.FIXED_NOREPLACE and self.vmas.intersects(address, address + length):
             raise LinuxError(E.EEXIST)
+        if flags & Map.FIXED:
+            self.refuse_sealed(address, address + length)
         vm = VmFlag(prot & 7) | _MAY_ALL | self.lock_future
         if flags & Map.LOCKED:
             self._check_lock_limit(length)
@@ -182,6 +185,7 @@ class AddressSpace(Mappings):
         hole = self.vmas.at(start)
         if hole is not None and hole.start < start and hole.end > end and len(self.vmas) >= MAX_MAP_COUNT:
             raise LinuxError(E.ENOMEM)
+        self.refuse_sealed(start, end)
         self._unmap(start, end)
 
     def mprotect(self, start: int, length: int, prot: int) -> None:
@@ -218,6 +222,7 @@ class AddressSpace(Mappings):
 
     def _protect_one(self, start: int, end: int, prot: int) -> None:
         vma = self._at(start)
+        self.refuse_sealed(start, end)
         new = (vma.flags & ~VmFlag(7)) | VmFlag(prot & 7)
         if new & ~(int(new) >> 4) & 7:
             raise LinuxError(E.EACCES)
@@ -248,6 +253,9 @@ class AddressSpace(Mappings):
         self._check_mremap(address, old, new, flags, new_address)
         if self.vmas.at(address) is None:
             raise LinuxError(E.EFAULT)
+        self.refuse_sealed(address, address + max(old, 1))
+        if flags & Mremap.FIXED:
+            self.refuse_sealed(new_address, new_address + new)
         if flags & (Mremap.FIXED | Mremap.DONTUNMAP):
             return self._mremap_to(address, old, new, flags, new_address)
         if old >= new:

@@ -60,6 +60,7 @@ class Mappings:
         self.users = 1  # tasks; the last one's exit destroys
         self.pages = Accounting()
         self.lock_future = VmFlag.NONE
+        self.any_sealed = False  # mseal(2) has been called
         self.start_code = self.end_code = self.start_data = self.end_data = 0
         self.start_brk = self.brk_end = 0
         self.start_stack = 0
@@ -161,6 +162,18 @@ class Mappings:
     def _taken(self, address: int, length: int) -> bool:
         following = self.vmas.first_ending_after(address)
         return following is not None and address + length > following.start_gap
+
+    def refuse_sealed(self, start: int, end: int) -> None:
+        """EPERM where mseal(2) forbids changes."""
+        if self.any_sealed and any(vma.flags & VmFlag.SEALED for vma in self.vmas.overlapping(start, end)):
+            raise LinuxError(E.EPERM)
+
+    def seal(self, start: int, end: int) -> None:
+        """mseal(2): ENOMEM for a hole."""
+        if any(vma is None for _, _, vma in self.spans(start, end)):
+            raise LinuxError(E.ENOMEM)
+        self.any_sealed = True
+        self.set_flags(start, end, add=VmFlag.SEALED)
 
     def _unmap(self, start: int, end: int) -> None:
         self.vmas.split(start)

@@ -33,6 +33,7 @@ _FLAG_WORDS = (
     (VmFlag.HUGEPAGE, "hg"),
     (VmFlag.NOHUGEPAGE, "nh"),
     (VmFlag.MERGEABLE, "mg"),
+    (VmFlag.SEALED, "sl"),
 )
 
 

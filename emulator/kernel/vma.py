@@ -72,6 +72,7 @@ class VmFlag(IntFlag):
     HUGEPAGE = 1 << 18
     NOHUGEPAGE = 1 << 19
     MERGEABLE = 1 << 20
+    SEALED = 1 << 21
 
 
 #: Flags that do not keep neighbours apart.

@@ -101,6 +101,17 @@ def brk(t: Task, addr: Ptr) -> int:
     return t.space.brk(addr)
 
 
+@syscall("mseal")
+def mseal(t: Task, start: Ptr, length: Size, flags: Size) -> int:
+    """mseal(2)."""
+    end = start + page_align(length)
+    if flags or start % PAGE_SIZE or end > _WRAP or page_align(length) > _WRAP:
+        raise LinuxError(E.EINVAL)
+    if end > start:
+        t.space.seal(start, end)
+    return 0
+
+
 @syscall("madvise")
 def madvise(t: Task, start: Ptr, length: Size, advice: Int) -> int:
     """madvise(2)."""
@@ -142,8 +153,16 @@ _FLAG_ADVICE = {
 }
 
 
+#: What takes away data, of sealed memory only from who may write it (can_madvise_modify).
+_DISCARDS = frozenset(
+    (Madvise.DONTNEED, Madvise.DONTNEED_LOCKED, Madvise.FREE, Madvise.REMOVE, Madvise.DONTFORK, Madvise.WIPEONFORK)
+)
+
+
 def _advise(t: Task, vma: Vma, low: int, high: int, what: Madvise) -> None:
     """One VMA's part (madvise_vma_behavior)."""
+    if what in _DISCARDS and vma.flags & VmFlag.SEALED and vma.anonymous and not vma.flags & VmFlag.WRITE:
+        raise LinuxError(E.EPERM)
     change = _FLAG_ADVICE.get(what)
     if change is not None:
         if what is Madvise.WIPEONFORK and (not vma.anonymous or vma.flags & VmFlag.SHARED):

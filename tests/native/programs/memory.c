@@ -30,8 +30,44 @@ static long map(void *at, long n, int prot, int flags, int fd, long off)
     return p == MAP_FAILED ? -1 : 0;
 }
 
+static void sealed(int prot)
+{
+    char *p = mmap(0, 8 * 4096, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *q;
+    int w = prot & PROT_WRITE;
+    CASE(case_format("seal %d", w), syscall(462, p + 2 * 4096, 4096, 0));
+    CASE(case_format("seal twice %d", w), syscall(462, p + 2 * 4096, 8192, 0));
+    CASE(case_format("sealed mprotect %d", w), mprotect(p, 8 * 4096, PROT_NONE));
+    CASE(case_format("sealed munmap %d", w), munmap(p, 8 * 4096));
+    CASE(case_format("munmap beside %d", w), munmap(p + 5 * 4096, 4096));
+    CASE(case_format("sealed mmap %d", w), (long)mmap(p + 4096, 8192, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+    CASE(case_format("sealed dontneed %d", w), madvise(p + 2 * 4096, 4096, MADV_DONTNEED));
+    CASE(case_format("sealed free %d", w), madvise(p + 2 * 4096, 4096, MADV_FREE));
+    CASE(case_format("sealed willneed %d", w), madvise(p + 2 * 4096, 4096, MADV_WILLNEED));
+    CASE(case_format("sealed grow %d", w), (long)mremap(p + 2 * 4096, 4096, 8192, MREMAP_MAYMOVE));
+    CASE(case_format("sealed shrink %d", w), (long)mremap(p + 2 * 4096, 8192, 4096, 0));
+    q = mmap(0, 4096, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CASE(case_format("move onto sealed %d", w), (long)mremap(q, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, p + 2 * 4096));
+    CASE(case_format("move sealed away %d", w), (long)mremap(p + 2 * 4096, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, q));
+    IN_CHILD(case_format("in a child %d", w), CASE(case_format("sealed in a child %d", w), munmap(p + 2 * 4096, 4096)));
+}
+
+static void seals(void)
+{
+    char *p = mmap(0, 4 * 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CASE("seal flags", syscall(462, p, 4096, 1));
+    CASE("seal unaligned", syscall(462, p + 1, 4096, 0));
+    CASE("seal wrap", syscall(462, p, -4095l, 0));
+    CASE("seal nothing", syscall(462, p, 0, 0));
+    munmap(p + 4096, 4096);
+    CASE("seal a hole", syscall(462, p, 3 * 4096, 0));
+    CASE("nothing sealed", munmap(p, 4 * 4096));
+    sealed(PROT_READ);
+    sealed(PROT_READ | PROT_WRITE);
+}
+
 int main(void)
 {
+    IN_CHILD("seals", seals());
     struct sigaction act = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
     sigaction(SIGSEGV, &act, 0);
     sigaction(SIGBUS, &act, 0);
