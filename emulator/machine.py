@@ -40,6 +40,7 @@ log = logging.getLogger("emulator.machine")
 _USER_MODE, _RUNNING = CallPhase.NONE, CallPhase.RUNNING
 HOST_POLL_INSNS = 20_000  # look at host fds at least this often while somebody computes
 SOFT_INSNS = 4096  # a block is shorter
+CALL_INSNS = 1000  # what a system call takes of the caller's turn: about as long as that many instructions
 
 
 class Machine:
@@ -53,7 +54,7 @@ class Machine:
         top = 1 << arch.bits
         self._mask = top - 1
         self._errors = {errno: top - number for errno, number in arch.errno.items()}
-        self.cpu.core.serve_for(self.table.entries, kernel.events, kernel.scheduler.queue, Task, Call)
+        self.cpu.core.serve_for(self.table.entries, kernel.events, kernel.scheduler.queue, Task, Call, CALL_INSNS)
         self._react = Exceptions(kernel).react
         self._interrupt = False
         self._unknown_logged: set[int] = set()
@@ -98,7 +99,7 @@ class Machine:
                 task.quantum_end = (last if now - last <= SOFT_INSNS else now) + scheduler.quantum()
             kernel.load(task)
             try:
-                self._turn(task, end if end < task.quantum_end else task.quantum_end)
+                self._turn(task, end)
             except LinuxError as error:  # no frame for a page: the CPU stands before the access
                 self._out_of_memory(task, error)
             if task.state is TaskState.RUNNABLE and not task.queued:
@@ -140,8 +141,8 @@ class Machine:
 
     # -- one task's turn -------------------------------------------------------------------------------------------
 
-    def _turn(self, task: Task, limit: int) -> None:
-        """Run the task, which is on the CPU, until its quantum ends or it may not go on."""
+    def _turn(self, task: Task, end: int) -> None:
+        """Run the task, which is on the CPU, until the slice or its quantum ends or it may not go on."""
         kernel, call = self.kernel, task.call
         if call.phase is not _USER_MODE and not self._go_on(task):
             return
@@ -149,6 +150,7 @@ class Machine:
         while True:
             if task.attention and not return_to_user(kernel, task):
                 return
+            limit = end if end < task.quantum_end else task.quantum_end
             if task.stepping is not None or task.special:
                 if events or not self._special_run(task, limit):
                     return
@@ -177,6 +179,7 @@ class Machine:
         """A system call that is not simply made; False if the turn is over."""
         call = task.call
         call.number, call.args = reason
+        task.quantum_end -= CALL_INSNS
         if self.kernel.watch_calls or task.watch_calls:
             call.phase = CallPhase.ENTERED
             return self._advance(task)
@@ -249,6 +252,7 @@ class Machine:
         if type(reason) is Syscall:
             task.call.number, task.call.args = reason
             task.call.phase = CallPhase.ENTERED
+            task.quantum_end -= CALL_INSNS
             return self._advance(task) and not kernel.events
         return self._react(task, reason)
 

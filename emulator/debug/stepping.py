@@ -197,7 +197,7 @@ class SteppingAbility(CatchAbility):
         task.hold = True
         task.stepping = None
         self.stops_of_turn = (
-            self.stops_of_turn + 1 if task is self.last_task and task.quantum_end == self.turn_end else 1
+            self.stops_of_turn + 1 if task is self.last_task and task.quantum_end <= self.turn_end else 1
         )
         self.last_task, self.turn_end = task, task.quantum_end
         self.note_stop(task, LastStop(event, info))

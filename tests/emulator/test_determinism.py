@@ -72,3 +72,47 @@ def test_the_clock_is_the_same_at_every_system_call(tmp_path: Path) -> None:
     assert seeded == trace(program, tmp_path / "4", "--seed", "7")
     assert seeded != plain
     assert plain.count("clone") >= 5
+
+
+SPINS_IN_CALLS = r"""
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+int main(void)
+{
+    volatile int *turns = mmap(0, 4096, 3, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t other = fork();
+    if (other == 0)
+        for (;;)
+            turns[0]++, getppid();
+    for (int round = 0; round < 5; round++) {
+        int calls = 0, before = turns[0];
+        while (turns[0] == before && getppid() >= 0)
+            calls++;
+        printf("%d\n", calls);
+    }
+    kill(other, SIGKILL);
+    return 0;
+}
+"""
+
+
+@pytest.mark.slow
+def test_system_calls_use_up_a_turn_watched_or_not(tmp_path: Path) -> None:
+    source, program = tmp_path / "p.c", tmp_path / "p"
+    source.write_text(SPINS_IN_CALLS)
+    subprocess.run(["gcc", "-O1", "-o", program, source], check=True)
+
+    def calls(*options: str) -> list[int]:
+        words = [sys.executable, "-m", "emulator", "--run", *options, str(program)]
+        done = subprocess.run(
+            words, cwd=ROOT, env={"PATH": "/usr/bin:/bin"}, capture_output=True, timeout=100, check=True
+        )
+        return [int(line) for line in done.stdout.split()]
+
+    plain = calls()
+    assert max(plain) <= 2001  # the first turn was one without competitors
+    assert max(plain[1:]) <= 201
+    assert calls("--strace", "--strace-output", str(tmp_path / "log")) == plain
+    assert calls("--hooks", "python", "-U", "EMUGDB_HOOKS") == plain

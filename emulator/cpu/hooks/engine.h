@@ -53,8 +53,9 @@ typedef struct { /* one block (or one instruction) the clock knows */
 
 typedef struct { /* serve.c: the kernel's objects, and where their __slots__ lie */
     PyObject *entries, *events, *queue, *task_type, *call_type;
-    Py_ssize_t call, attention, watch_calls, special, stepping; /* of a Task */
+    Py_ssize_t call, attention, watch_calls, special, stepping, quantum_end; /* of a Task */
     Py_ssize_t number, args, memo, deadline; /* of its Call */
+    uint64_t cost; /* of a call, in instructions of the task's turn */
 } Served;
 
 struct Core;

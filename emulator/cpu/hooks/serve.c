@@ -133,14 +133,16 @@ PyObject *core_serve_for(Core *c, PyObject *args)
 {
     Served *s = &c->served;
     PyObject *entries, *events, *queue, *task, *call;
-    if (!PyArg_ParseTuple(args, "O!OOO!O!", &PyDict_Type, &entries, &events, &queue, &PyType_Type, &task, &PyType_Type, &call))
+    unsigned long long cost;
+    if (!PyArg_ParseTuple(args, "O!OOO!O!K", &PyDict_Type, &entries, &events, &queue, &PyType_Type, &task, &PyType_Type, &call, &cost))
         return NULL;
     if (!slot_offset(task, "call", &s->call) || !slot_offset(task, "attention", &s->attention) ||
         !slot_offset(task, "watch_calls", &s->watch_calls) || !slot_offset(task, "special", &s->special) ||
-        !slot_offset(task, "stepping", &s->stepping) || !slot_offset(call, "number", &s->number) ||
-        !slot_offset(call, "args", &s->args) || !slot_offset(call, "memo", &s->memo) ||
-        !slot_offset(call, "deadline_ns", &s->deadline))
+        !slot_offset(task, "stepping", &s->stepping) || !slot_offset(task, "quantum_end", &s->quantum_end) ||
+        !slot_offset(call, "number", &s->number) || !slot_offset(call, "args", &s->args) ||
+        !slot_offset(call, "memo", &s->memo) || !slot_offset(call, "deadline_ns", &s->deadline))
         return NULL;
+    s->cost = cost;
     Py_XSETREF(s->entries, Py_NewRef(entries));
     Py_XSETREF(s->events, Py_NewRef(events));
     Py_XSETREF(s->queue, Py_NewRef(queue));
@@ -177,21 +179,13 @@ static PyObject *finish(Core *c, PyObject *task, PyObject *call, PyObject *resul
     return NULL;
 }
 
-PyObject *core_serve(Core *c, PyObject *const *args, Py_ssize_t n)
+static PyObject *serve(Core *c, PyObject *task, PyObject *call, uint64_t until, uint64_t *spent)
 {
     const Served *s = &c->served;
-    if (n != 2 || !s->entries || !Py_IS_TYPE(args[0], (PyTypeObject *)s->task_type))
-        return PyErr_Format(PyExc_TypeError, "serve(task, until)");
-    PyObject *task = args[0], *call = *slot(task, s->call);
-    uint64_t until = PyLong_AsUnsignedLongLong(args[1]);
-    if (PyErr_Occurred() || !core_may_run(c))
-        return NULL;
-    if (!call || !Py_IS_TYPE(call, (PyTypeObject *)s->call_type))
-        return PyErr_Format(PyExc_TypeError, "the task has no call");
     for (;;) {
         c->skip_pc = NOWHERE;
         c->soft = !PyObject_Size(s->queue); /* alone: where the turn ends decides nothing */
-        enum Answer got = core_run_freed(c, until);
+        enum Answer got = core_run_freed(c, until > *spent ? until - *spent : 0);
         if (got != A_SYSCALL || *slot(task, s->watch_calls) != Py_False)
             return core_answer(c, got);
         PyObject *number = PyLong_FromLongLong((int64_t)core_reg(c, c->live, c->reg_nr));
@@ -206,6 +200,7 @@ PyObject *core_serve(Core *c, PyObject *const *args, Py_ssize_t n)
             Py_DECREF(number);
             return NULL;
         }
+        *spent += s->cost;
         Py_INCREF(call);
         Py_INCREF(entry);
         put(call, s->number, number);
@@ -224,6 +219,34 @@ PyObject *core_serve(Core *c, PyObject *const *args, Py_ssize_t n)
         if (call != *slot(task, s->call))
             return Py_NewRef(c->SERVED);
     }
+}
+
+/* The calls made have cost the task a part of its turn. */
+static bool charge(const Served *s, PyObject *task, uint64_t spent)
+{
+    long long end = PyLong_AsLongLong(*slot(task, s->quantum_end));
+    PyObject *sooner = PyErr_Occurred() ? NULL : PyLong_FromLongLong(end - (long long)spent);
+    if (!sooner)
+        return false;
+    put(task, s->quantum_end, sooner);
+    return true;
+}
+
+PyObject *core_serve(Core *c, PyObject *const *args, Py_ssize_t n)
+{
+    const Served *s = &c->served;
+    if (n != 2 || !s->entries || !Py_IS_TYPE(args[0], (PyTypeObject *)s->task_type))
+        return PyErr_Format(PyExc_TypeError, "serve(task, until)");
+    PyObject *task = args[0], *call = *slot(task, s->call);
+    uint64_t until = PyLong_AsUnsignedLongLong(args[1]), spent = 0;
+    if (PyErr_Occurred() || !core_may_run(c))
+        return NULL;
+    if (!call || !Py_IS_TYPE(call, (PyTypeObject *)s->call_type))
+        return PyErr_Format(PyExc_TypeError, "the task has no call");
+    PyObject *reason = serve(c, task, call, until, &spent);
+    if (reason && spent && !charge(s, task, spent))
+        Py_CLEAR(reason);
+    return reason;
 }
 
 void core_forget_served(Core *c)

@@ -66,9 +66,11 @@ class Core:
         finally:
             self._running = False
 
-    def serve_for(self, entries: dict[int, Any], events: Any, queue: Any, _task: type, _call: type, /) -> None:
-        """Tell `serve` the kernel's objects."""
-        self._served = (entries, events, queue)
+    def serve_for(
+        self, entries: dict[int, Any], events: Any, queue: Any, _task: type, _call: type, cost_insns: int, /
+    ) -> None:
+        """Tell `serve` the kernel's objects, and what a call costs of a task's turn."""
+        self._served = (entries, events, queue, cost_insns)
 
     def serve(self, task: Any, until: int, /) -> Any:
         """Run, and make the plain system calls on the way.
@@ -76,7 +78,7 @@ class Core:
         Returns an exit, an exception that a handler raised, or what it returned if that is not its result.
         """
         spec = self._state.spec
-        entries, events, queue = self._served
+        entries, events, queue, cost_insns = self._served
         while True:
             reason = self.run(until, False, not queue)
             if type(reason) is not spec["Syscall"] or task.watch_calls:
@@ -85,6 +87,8 @@ class Core:
             entry = entries.get(number)
             if entry is None:
                 return reason
+            task.quantum_end -= cost_insns
+            until -= cost_insns
             call = task.call
             call.number, call.args = number, args
             try:
