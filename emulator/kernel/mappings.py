@@ -125,6 +125,14 @@ class Mappings:
         left = page_align(file.mmap_size()) - vma.page_offset * PAGE_SIZE
         return min(max(left // PAGE_SIZE, 0), vma.length // PAGE_SIZE)
 
+    def file_shrank(self, identity: tuple[int, int], size: int) -> None:
+        """Private copies of pages which a file has no more go with them (unmap_mapping_range of truncate_pagecache)."""
+        for vma in self.vmas:
+            if vma.identity == identity and vma.file is not None and not vma.flags & VmFlag.MAYSHARE:
+                kept = max(page_align(size) - vma.page_offset * PAGE_SIZE, 0)
+                if kept < vma.length:
+                    self.table.discard(vma.start + kept, vma.length - kept)
+
     # -- placement ----------------------------------------------------------------------------------------------------
 
     @staticmethod

@@ -18,7 +18,7 @@ from emulator.kernel.files.description import Description, Stat, VirtualStat
 from emulator.kernel.files.devices import open_device
 from emulator.kernel.files.fifo import open_fifo
 from emulator.kernel.files.mounts import system_mounts
-from emulator.kernel.files.regular import HostDirectoryDescription, PathDescription, RegularFile
+from emulator.kernel.files.regular import HostDirectoryDescription, PathDescription, RegularFile, tell_shrunk
 from emulator.kernel.files.streams import HostStream
 from emulator.kernel.files.tty import HostTty, PtyMaster
 from emulator.kernel.files.virtual import (
@@ -194,6 +194,8 @@ class Vfs:
         kept = flags & _KEEP
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFREG or kind == stat.S_IFBLK:
+            if flags & O.TRUNC:
+                tell_shrunk(t, (status.st_dev, status.st_ino), 0)
             return RegularFile(self.walker, holder.take(), kept, self.locks)
         if kind == stat.S_IFDIR:
             return HostDirectoryDescription(self.walker, holder.take(), kept)

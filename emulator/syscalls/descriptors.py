@@ -28,7 +28,8 @@ FICLONE, FICLONERANGE, FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x40049409, 0x4020940D
 FS_IOC_FSGETXATTR, FS_IOC_GETVERSION = 0x801C581F, 0x80087601
 MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_NOEXEC_SEAL, MFD_EXEC = 1, 2, 8, 16
 _SETTABLE = O.APPEND | O.NONBLOCK | O.ASYNC | O.DIRECT | O.NOATIME
-_INFO_SIZES = {FS_IOC_GETFLAGS: 8, FS_IOC_FSGETXATTR: 28, FS_IOC_GETVERSION: 8}
+# FS_IOC_GETFLAGS, SETFLAGS and GETVERSION say long and are int (ioctl_iflags(2)).
+_INFO_SIZES = {FS_IOC_GETFLAGS: 4, FS_IOC_FSGETXATTR: 28, FS_IOC_GETVERSION: 4}
 
 
 @syscall("close")
@@ -243,7 +244,7 @@ def _file_ioctl(t: Task, file: HostFile, request: int, arg: int) -> int:
         result = host.ioctl(fd, request, bytes(_INFO_SIZES[request]))
         t.memory.write(arg, result if isinstance(result, bytes) else b"")
     elif request == FS_IOC_SETFLAGS:
-        host.ioctl(fd, request, t.memory.read(arg, 8))
+        host.ioctl(fd, request, t.memory.read(arg, 4))
     else:
         return device_ioctl(t, file, request, arg)
     return 0

@@ -14,7 +14,14 @@ from emulator.abi.memory import PAGE_SIZE, Access
 from emulator.errors import LinuxError
 from emulator.kernel.files.description import POLLIN, POLLOUT, Description
 from emulator.kernel.files.pipe import PipeEnd, broken_pipe
-from emulator.kernel.files.regular import HostFile, RegularFile, check_new_size, hit_size_limit, room_for_write
+from emulator.kernel.files.regular import (
+    HostFile,
+    RegularFile,
+    check_new_size,
+    hit_size_limit,
+    room_for_write,
+    tell_shrunk,
+)
 from emulator.kernel.files.tty import HostTty, PtyMaster, take_terminal
 from emulator.kernel.files.virtual import VirtualDirectory, VirtualFileDescription
 from emulator.kernel.paths import VirtualPlace
@@ -120,6 +127,8 @@ def truncate(t: Task, pathname: Ptr, length: Long) -> None:
     t.kernel.vfs.leases.break_for(t, (status.st_dev, status.st_ino), write=True, nonblocking=False)
     check_new_size(t, status.st_size, length)
     t.kernel.host.truncate(pin.path, length)
+    if length < status.st_size:
+        tell_shrunk(t, (status.st_dev, status.st_ino), length)
 
 
 @syscall("ftruncate")
@@ -128,9 +137,14 @@ def ftruncate(t: Task, fd: Fd, length: Long) -> None:
     if length < 0:
         raise LinuxError(E.EINVAL)
     description = t.fds.get(fd)
-    if isinstance(description, RegularFile) and description.writable:
-        check_new_size(t, description.stat().st_size, length)
+    if not isinstance(description, RegularFile) or not description.writable:
+        description.truncate(length)
+        return
+    status = description.stat()
+    check_new_size(t, status.st_size, length)
     description.truncate(length)
+    if length < status.st_size:
+        tell_shrunk(t, (status.st_dev, status.st_ino), length)
 
 
 @syscall("fallocate")

@@ -75,6 +75,14 @@ def check_new_size(t: Task, file_size: int, length: int) -> None:
         raise LinuxError(E.EFBIG)
 
 
+def tell_shrunk(t: Task, identity: tuple[int, int], size: int) -> None:
+    """A file ends at `size` now: every process which has it mapped is told."""
+    for group in t.kernel.groups.values():
+        for task in group.tasks.values():
+            task.space.file_shrank(identity, size)
+            break  # the others have the same
+
+
 def room_for_write(t: Task, offset: int, count: int) -> int:
     """How much of a write of `count` bytes at `offset` stays within RLIMIT_FSIZE (generic_write_check_limits)."""
     limit: int = t.group.rlimits[RLIMIT_FSIZE][0]

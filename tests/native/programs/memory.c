@@ -276,6 +276,27 @@ int main(void)
     char *shared = mmap(0, P, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0), *mine = mmap(0, P, RW, AN, -1, 0);
     IN_CHILD("fork writes", shared[0] = mine[0] = 'c');
     TELL("shared and private after fork", "%d %d", shared[0], mine[0]);
+    int cut = file_with("cut", 0);
+    ftruncate(cut, 3 * P);
+    char *copies = mmap(0, 3 * P, RW, MAP_PRIVATE, cut, 0);
+    pid_t dead = fork();
+    if (dead == 0)
+        _exit(copies[P] = 0);
+    waitid(P_PID, dead, 0, WEXITED | WNOWAIT);
+    for (i = 0; i < 4; i++) {
+        static const char *const how[] = {"ftruncate", "truncate", "O_TRUNC", "a hole"};
+        memset(copies, 'm', 3 * P);
+        switch (i) {
+        case 0: IN_CHILD("shrink", ftruncate(cut, P + 100)); break;
+        case 1: CASE("shrink to nothing", truncate("cut", 0)); break;
+        case 2: CASE("shrink by open", close(open("cut", O_WRONLY | O_TRUNC))); break;
+        case 3: CASE("punch", fallocate(cut, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, P, P)); break;
+        }
+        R(case_format("past the end after %s", how[i]), copies + 2 * P);
+        ftruncate(cut, 3 * P);
+        TELL(case_format("private pages after %s", how[i]), "%02x %02x %02x", copies[0], copies[P + 200], copies[2 * P]);
+    }
+    waitpid(dead, 0, 0);
     IN_CHILD("fork truncated mapping", {
         signal(SIGBUS, SIG_DFL);
         no_cores();
