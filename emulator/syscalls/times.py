@@ -10,7 +10,7 @@ from collections.abc import Callable
 from emulator.abi.errno import E
 from emulator.abi.signals import NSIG
 from emulator.errors import LinuxError
-from emulator.kernel.credentials import CAP_SYS_ADMIN
+from emulator.kernel.credentials import CAP_SYS_TIME
 from emulator.kernel.tasks import Task
 from emulator.kernel.thread_group import RLIMIT_SIGPENDING, Usage
 from emulator.kernel.timers import (
@@ -96,7 +96,7 @@ def clock_settime(t: Task, clock_id: Int, address: Ptr) -> int:
 
 
 def _set_time(t: Task, realtime_ns: int) -> None:
-    if not t.credentials.capable(CAP_SYS_ADMIN):
+    if not t.credentials.capable(CAP_SYS_TIME):
         raise LinuxError(E.EPERM)
     clock = t.kernel.clock
     clock.realtime_offset_ns += realtime_ns - clock.realtime_ns()
@@ -343,11 +343,3 @@ def getrusage(t: Task, who: Int, address: Ptr) -> int:
         usage.peak_kib = max(t.group.usage.peak_kib, t.kernel.resident_kib(t.space))
     write_rusage(t, address, usage)
     return 0
-
-
-@syscall("adjtimex")
-def adjtimex(t: Task, address: Ptr) -> int:
-    """adjtimex(2): reading only; the clock is not disciplined (TIME_ERROR)."""
-    if t.memory.read_u32(address):
-        raise LinuxError(E.EPERM)
-    return 5

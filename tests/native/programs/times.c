@@ -2,6 +2,7 @@
 #include "case.h"
 #include <sys/resource.h>
 #include <sys/time.h>
+#include <sys/timex.h>
 #include <sys/timerfd.h>
 #include <sys/times.h>
 #include <poll.h>
@@ -163,7 +164,28 @@ int main(void)
     CASE("utime", utime("f", &(struct utimbuf){5, 6}));
     fstat(fd, &st);
     TELL("seconds", "%ld %ld", st.st_atime, st.st_mtime);
-    CASE("adjtimex read", syscall(SYS_adjtimex, memset(malloc(512), 0, 512)) >= 0 || errno == EPERM ? 0 : -1);
+    struct timex adj = {0};
+    CASE("adjtimex read", syscall(SYS_adjtimex, &adj) < 0 ? -1 : 0);
+    TELL("tick", "%ld %d", adj.tick, labs(adj.time.tv_sec - time(0)) < 3);
+    CASE("clock_adjtime", syscall(SYS_clock_adjtime, CLOCK_REALTIME, &adj) < 0 ? -1 : 0);
+    CASE("clock_adjtime of another", syscall(SYS_clock_adjtime, CLOCK_MONOTONIC, &adj));
+    CASE("clock_adjtime of none", syscall(SYS_clock_adjtime, 77, &adj));
+    CASE("clock_adjtime of a bad pointer", syscall(SYS_clock_adjtime, CLOCK_REALTIME, 8));
+    adj.modes = 0xa001;
+    CASE("adjtime read", syscall(SYS_adjtimex, &adj) < 0 ? -1 : 0);
+    adj.modes = 0x8000;
+    CASE("adjtime without an offset", syscall(SYS_adjtimex, &adj));
+    CASE("adjtime", adjtime(0, &(struct timeval){0}));
+    adj.modes = ADJ_TICK;
+    adj.tick = 1;
+    CASE("tick out of range", getuid() ? 0 : syscall(SYS_adjtimex, &adj));
+    IN_CHILD("not root", {
+        if (getuid() == 0)
+            setresuid(65534, 65534, 65534);
+        CASE("may set nothing", syscall(SYS_adjtimex, &adj));
+        adj.modes = 0;
+        CASE("may read", syscall(SYS_adjtimex, &adj) < 0 ? -1 : 0);
+    });
     system_time();
     struct sigevent notify = {.sigev_notify = SIGEV_THREAD, .sigev_signo = SIGUSR1};
     struct itimerspec soon = {{0, 0}, {0, 1000000}};
