@@ -172,12 +172,12 @@ def _owner_died(kernel: Kernel, task: Task, address: int, pi: bool, *, pending: 
         return
     memory = task.memory
     value = memory.read_u32(address)
-    key = key_of(task, address, shared=True)
     if pending and not pi and not value:
-        wake(kernel, key, 1)
+        wake(kernel, key_of(task, address, shared=True), 1)
         return
     if value & FUTEX_TID_MASK != task.tid:
         return
+    key = key_of(task, address, shared=True)
     memory.write_u32(address, value & FUTEX_WAITERS | FUTEX_OWNER_DIED)
     if pi:
         hand_over_pi(kernel, task, key, address, owner_died=True)
