@@ -48,6 +48,8 @@ def _in_pieces(buffers: Sequence[Bytes], call: Callable[[Sequence[Bytes], int], 
 class Host(HostFiles):
     """The host kernel as the emulator sees it.  Every method raises LinuxError and nothing else."""
 
+    mounts_are_own = False  # `own_mounts` has succeeded
+
     # -- descriptors ---------------------------------------------------------------------------------------------
 
     def open(self, path: bytes, flags: int, mode: int = 0, dir_fd: int | None = None) -> int:
