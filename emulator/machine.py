@@ -172,6 +172,8 @@ class Machine:
                 if reason is Simple.BUDGET or not self._react(task, reason):
                     return
                 continue
+            elif kernel.stored is not None:
+                kernel.stored()
             if events:
                 return
 
@@ -215,6 +217,8 @@ class Machine:
                     return False
         call.phase = _USER_MODE
         call.memo = call.deadline_ns = None
+        if kernel.stored is not None:
+            kernel.stored()
         return not kernel.events
 
     def _special_run(self, task: Task, limit: int) -> bool:
@@ -332,6 +336,8 @@ class Machine:
                     call.phase = CallPhase.EXIT_TRACED
                     for callback in tuple(kernel.after_calls.values()):
                         callback()
+                    if kernel.stored is not None:
+                        kernel.stored()
                     if kernel.strace is not None:
                         kernel.strace.leave(task, cpu.read(convention.result))
                     if not task.alive:

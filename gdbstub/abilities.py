@@ -195,8 +195,11 @@ class Launch(Protocol):
 class ReverseExecution(Protocol):
     """bc and bs.  `run_slice` then answers as for a resume, with ReplayLog at the ends."""
 
-    def reverse_continue(self) -> None: ...
-    def reverse_step(self, thread: ThreadId) -> None: ...
+    def reverse_continue(self) -> None:
+        """Every thread, back to a stop or to the beginning."""
+
+    def reverse_step(self, thread: ThreadId) -> None:
+        """One instruction of this thread."""
 
 
 # ----------------------------------------------------------------------------------------------------------- objects
@@ -206,7 +209,8 @@ class ReverseExecution(Protocol):
 class AuxiliaryVector(Protocol):
     """qXfer:auxv."""
 
-    def auxiliary_vector(self, process: int) -> bytes: ...
+    def auxiliary_vector(self, process: int) -> bytes:
+        """Pairs of words in target byte order, as /proc/PID/auxv holds them; AT_NULL is the last."""
 
 
 @runtime_checkable
@@ -258,7 +262,8 @@ class OsData(Protocol):
     def os_tables(self) -> Mapping[str, str]:
         """Tables there are: name ("processes") -> description ("Listing of all processes")."""
 
-    def os_table(self, name: str) -> OsTable: ...
+    def os_table(self, name: str) -> OsTable:
+        """A table by name; raises TargetError if there is none such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,8 +290,11 @@ class MemoryRegions(Protocol):
 class MemoryAllocation(Protocol):
     """LLDB's _M and _m."""
 
-    def allocate_memory(self, process: int, size: int, *, readable: bool, writable: bool, executable: bool) -> int: ...
-    def deallocate_memory(self, process: int, address: int) -> None: ...
+    def allocate_memory(self, process: int, size: int, *, readable: bool, writable: bool, executable: bool) -> int:
+        """Map `size` bytes somewhere and return the address; raises TargetError if there is no room."""
+
+    def deallocate_memory(self, process: int, address: int) -> None:
+        """Unmap what `allocate_memory` returned; raises TargetError for anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +314,8 @@ class ProcessDetails:
 
 @runtime_checkable
 class ProcessInformation(Protocol):
+    """qProcessInfo, qHostInfo."""
+
     def process_details(self, process: int) -> ProcessDetails:
         """`process` may be 0 (no process): then only the host part counts."""
 
@@ -358,13 +368,26 @@ class HostIo(Protocol):
     def file_open(self, process: int, path: bytes, flags: OpenFlags, mode: int) -> int:
         """A descriptor (small number) that the other calls take; all are closed at `detached`."""
 
-    def file_close(self, descriptor: int) -> None: ...
-    def file_read(self, descriptor: int, length: int, offset: int) -> bytes: ...
-    def file_write(self, descriptor: int, data: bytes, offset: int) -> int: ...
-    def file_status(self, descriptor: int) -> FileStatus: ...
-    def path_status(self, process: int, path: bytes, *, follow: bool) -> FileStatus: ...
-    def file_unlink(self, process: int, path: bytes) -> None: ...
-    def file_readlink(self, process: int, path: bytes) -> bytes: ...
+    def file_close(self, descriptor: int) -> None:
+        """close(2)."""
+
+    def file_read(self, descriptor: int, length: int, offset: int) -> bytes:
+        """pread(2): at most `length` bytes; b"" at the end of the file."""
+
+    def file_write(self, descriptor: int, data: bytes, offset: int) -> int:
+        """pwrite(2): how many bytes were written."""
+
+    def file_status(self, descriptor: int) -> FileStatus:
+        """fstat(2)."""
+
+    def path_status(self, process: int, path: bytes, *, follow: bool) -> FileStatus:
+        """stat(2), or lstat(2) unless `follow`."""
+
+    def file_unlink(self, process: int, path: bytes) -> None:
+        """unlink(2)."""
+
+    def file_readlink(self, process: int, path: bytes) -> bytes:
+        """readlink(2)."""
 
 
 # ----------------------------------------------------------------------------------------------------------- monitor
@@ -384,4 +407,5 @@ class MonitorCommand:
 class Monitor(Protocol):
     """qRcmd."""
 
-    def monitor_commands(self) -> Sequence[MonitorCommand]: ...
+    def monitor_commands(self) -> Sequence[MonitorCommand]:
+        """Asked at every use, in the order `monitor help` lists them."""

@@ -57,6 +57,7 @@ class PageTable:
 
 class Core:
     clock: int
+    tells_stores: bool
     @property
     def calls(self) -> int: ...
     @property

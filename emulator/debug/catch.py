@@ -44,6 +44,11 @@ class CatchAbility(PointsAbility):
             self.settings.caught.pop(group.tgid, None)
         self.watch_calls()
 
+    def watch_calls(self) -> None:
+        """Send system calls that somebody looks at down the slow path."""
+        kernel = self.kernel
+        kernel.watch_calls = bool(self.settings.caught) or kernel.strace is not None or bool(kernel.after_calls)
+
     def set_pass_signals(self, signals: frozenset[GdbSignal]) -> None:
         """QPassSignals."""
         self.settings.pass_signals = frozenset(int(signal) for signal in signals)

@@ -73,11 +73,6 @@ class Core:
         self._descriptions: dict[str, Description] = {}
         self.last_stopped: ThreadId | None = None
 
-    def watch_calls(self) -> None:
-        """Send system calls that somebody looks at down the slow path."""
-        kernel = self.kernel
-        kernel.watch_calls = bool(self.settings.caught) or kernel.strace is not None or bool(kernel.after_calls)
-
     # -- look-ups ------------------------------------------------------------------------------------------------
 
     def live(self, thread: ThreadId) -> Task:

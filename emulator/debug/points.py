@@ -221,13 +221,11 @@ class PointsAbility(RegistersAbility):
             self._watch_stores()
 
     def _watch_stores(self) -> None:
-        """While something is watched for stores, ask after every system call whether the kernel side made one."""
+        """While something is watched for stores, those of system calls count too."""
         kinds = (watched.type for points in self.points.values() for watched in points.watchpoints.values())
-        if any(kind is not WatchType.READ for kind in kinds):
-            self.kernel.after_calls["watchpoints"] = self._stored_by_call
-        else:
-            self.kernel.after_calls.pop("watchpoints", None)
-        self.watch_calls()
+        wanted = any(kind is not WatchType.READ for kind in kinds)
+        self.kernel.stored = self._stored_by_call if wanted else None
+        self.kernel.cpu.core.tells_stores = wanted
 
     def _stored_by_call(self) -> None:
         """Stop behind a system call that stored into watched memory; one stop tells of the first."""

@@ -98,6 +98,7 @@ class Kernel:
         self.watch_calls = False  # the debugger catches calls, or --strace: every call takes the slow path
         self.hostname: str = config.hostname or host.hostname()  # the host's /etc/hosts knows this one
         self.domainname: str = "(none)"
+        self.stored: Callable[[], None] | None = None  # run after a call that stored into what the debugger watches
         self.after_calls: dict[str, Callable[[], None]] = {}  # run after every call while there are any
         self.strace: Any = None  # a tracer with entry(task), leave(task, result): --strace
         self.futexes = Futexes()

@@ -1,8 +1,10 @@
 /* The Core type: what Python sees of the engines. */
 #include "engine.h"
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <structmember.h>
 
 static PyObject *make(PyObject *type, const char *format, ...)
 {
@@ -325,6 +327,10 @@ static PyMethodDef core_methods[] = {
 
 static PyObject *core_get_table(Core *c, void *unused) { return Py_NewRef(c->table ? (PyObject *)c->table : Py_None); }
 
+static PyMemberDef core_members[] = {
+    {"tells_stores", T_BOOL, offsetof(Core, tells_stores), 0, "Come back behind a call that stored into a watched range."},
+    {NULL}};
+
 static PyGetSetDef core_getset[] = {
     {"clock", (getter)core_get_clock, (setter)core_set_clock, "Instructions retired.", NULL},
     {"calls", (getter)core_get_calls, NULL, "System calls made.", NULL},
@@ -338,6 +344,7 @@ PyTypeObject CoreType = {
     .tp_new = core_new,
     .tp_dealloc = (destructor)core_dealloc,
     .tp_methods = core_methods,
+    .tp_members = core_members,
     .tp_getset = core_getset,
     .tp_doc = "Two engines over one arena.",
 };

@@ -37,7 +37,7 @@ enum { UC_CTL_USE_EXITS = 4, UC_CTL_EXITS = 6, UC_CTL_REMOVE_CACHE = 9, UC_CTL_F
 /* Frames show up here, execute-only, while translations of them are thrown away; no guest address lies here. */
 #define ALIAS ((uint64_t)0xfff << 52)
 
-enum Why { W_NONE, W_BLOCK, W_SYSCALL, W_INTERRUPT, W_INVALID, W_FAULT, W_DONE, W_POINT, W_SPECIAL, W_RANGE, W_WATCH };
+enum Why { W_NONE, W_BLOCK, W_SYSCALL, W_INTERRUPT, W_INVALID, W_FAULT, W_DONE, W_POINT, W_SPECIAL, W_RANGE };
 
 enum { S_STOP_BITS = 62, B_POINT_FIRST = 1, B_SPECIAL = 2, B_POINT = 4, B_RESUMED = 8 };
 #define S_STOP ((uint64_t)1 << S_STOP_BITS)
@@ -137,7 +137,8 @@ typedef struct Core {
     char *fresh; /* the registers of a new CPU */
     size_t exception_offset;
     size_t mxcsr_offset; /* in a context; 0: the ISA has none */
-    bool running, started;
+    bool running;
+    bool tells_stores; /* come back behind a system call that stored into a watched range */
     uint64_t fences;
     /* the answers' types */
     PyObject *Syscall, *PageFault, *BusError, *Interrupt, *Undefined, *Privileged, *BreakpointHit, *WatchHit;

@@ -174,7 +174,8 @@ static PyObject *finish(Core *c, PyObject *task, PyObject *call, PyObject *resul
     clear(call, s->memo);
     clear(call, s->deadline);
     if (*slot(task, s->attention) != Py_False || PyObject_Size(s->events) || *slot(task, s->watch_calls) != Py_False ||
-        *slot(task, s->special) != Py_False || *slot(task, s->stepping) != Py_None)
+        *slot(task, s->special) != Py_False || *slot(task, s->stepping) != Py_None ||
+        (c->tells_stores && PyList_GET_SIZE(c->table->hits)))
         return Py_NewRef(c->SERVED);
     return NULL;
 }

@@ -133,6 +133,11 @@ class PageTable(Table):
             if watch.kind & WRITE and watch.start < address + size and watch.end > address:
                 self._hits.append((max(address, watch.start), watch.kind))
 
+    @property
+    def stored(self) -> bool:
+        """Are there hits to take?"""
+        return bool(self._hits)
+
     def take_hits(self) -> list[tuple[int, int]]:
         """Return kernel-side stores into watched ranges since the last call."""
         hits, self._hits = self._hits, []

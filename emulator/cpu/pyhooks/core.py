@@ -25,6 +25,7 @@ class Core:
         Callbacks(state, blocks)  # the engines keep it
         self._loop = Loop(state, blocks, Engines(state, blocks))
         self._running = False
+        self.tells_stores = False  # come back behind a system call that stored into a watched range
         self.sync_mxcsr = self._loop.sync_mxcsr
 
     @property
@@ -100,6 +101,8 @@ class Core:
             self.set_syscall_result((result or 0) & WORD)
             call.memo = call.deadline_ns = None
             if task.attention or events or task.watch_calls or task.special or task.stepping is not None:
+                return spec["SERVED"]
+            if self.tells_stores and self._state.space.stored:
                 return spec["SERVED"]
 
     def step(self, count: int = 1, skip_breakpoint: bool = True, /) -> Exit:
