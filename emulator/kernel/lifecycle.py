@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from emulator.abi.signals import SIG_IGN, Sa, Siginfo, Signal
+from emulator.abi.signals import NSIG, SIG_IGN, Sa, Siginfo, Signal
 from emulator.errors import LinuxError, MemoryFault
 from emulator.kernel import futex, ptrace, signals
 from emulator.kernel.events import GroupExited, ThreadExited, VforkDone
@@ -136,7 +136,7 @@ def notify_parent(kernel: Kernel, group: ThreadGroup) -> None:
         return
     action = parent.sighand.actions[Signal.SIGCHLD]
     auto = group.exit_signal == Signal.SIGCHLD and (action.handler == SIG_IGN or bool(action.flags & Sa.NOCLDWAIT))
-    if group.exit_signal and not (auto and action.handler == SIG_IGN):
+    if 0 < group.exit_signal <= NSIG and not (auto and action.handler == SIG_IGN):
         info = kernel.exit_info(group)
         if group.exit_signal != Signal.SIGCHLD:
             info = Siginfo(group.exit_signal, info.code, pid=info.pid, uid=info.uid, status=info.status)

@@ -269,6 +269,16 @@ int main(void)
         TELL("orphan died of", "%s", case_status(s));
         exit(0);
     });
+    /* clone(2) takes any number for the signal its child ends with */
+    int ends[] = {0, 1, 64, 65, 100, 255};
+    signal(SIGHUP, nothing);
+    signal(64, nothing);
+    for (int i = 0; i < 6; i++) {
+        if (!(c = syscall(SYS_clone, ends[i], 0, 0, 0, 0)))
+            _exit(6);
+        CASEF(waitpid(c, &s, __WALL) == c ? 0 : -1, "child that ends with signal %d", ends[i]);
+        TELL(case_format("its status, signal %d", ends[i]), "%s", case_status(s));
+    }
     /* vfork */
     volatile int shared = 1;
     if (!(c = vfork())) {
