@@ -36,7 +36,7 @@ p mine
 
 
 def seen(folder: Path, program: Path, command: list[str]) -> list[str]:
-    """Die in `folder`, then look at what is left: gdb's lines without addresses and thread numbers."""
+    """Die in `folder`, then look at what is left: gdb's lines without addresses and thread numbers, in no order."""
     folder.mkdir()
     done = subprocess.run(command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, check=False, capture_output=True)
     assert done.returncode in (-11, 139), done.stderr
@@ -47,7 +47,9 @@ def seen(folder: Path, program: Path, command: list[str]) -> list[str]:
     out = subprocess.run(gdb, check=True, capture_output=True, text=True).stdout
     # gdb 13 warns of the size of a newer kernel's xstate in between
     lines = re.sub(r"warning: Unexpected size of section.*\n", "", out).splitlines()
-    return [re.sub(r"0x[0-9a-f]{6,}", "ADDRESS", re.sub(r"LWP \d+| +", " ", line)) for line in lines if line]
+    lines = [re.sub(r"LWP \d+|\$\d+| +", " ", line) for line in lines if line]
+    # the kernel writes the threads in the order in which they died: sorted
+    return sorted(re.sub(r"0x[0-9a-f]{6,}", "ADDRESS", line) for line in lines)
 
 
 @pytest.mark.skipif(

@@ -1,5 +1,9 @@
 /* Three threads; one dies, the others wait. */
+#include <dirent.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -15,6 +19,27 @@ static void *waits(void *number)
         pause();
     return 0;
 }
+/* Have all threads but this one gone to sleep?  What they wait in is in the core file. */
+static int others_sleep(void)
+{
+    DIR *d = opendir("/proc/self/task");
+    struct dirent *e;
+    int awake = 0;
+    while ((e = readdir(d))) {
+        char path[300], text[400], *state;
+        if (e->d_name[0] == '.' || atoi(e->d_name) == getpid())
+            continue;
+        snprintf(path, sizeof path, "/proc/self/task/%s/stat", e->d_name);
+        int fd = open(path, O_RDONLY), n = read(fd, text, sizeof text - 1);
+        close(fd);
+        text[n > 0 ? n : 0] = 0;
+        state = strrchr(text, ')');
+        awake += !state || state[2] != 'S';
+    }
+    closedir(d);
+    return !awake;
+}
+
 int crash(int depth, double x)
 {
     volatile int here = depth;
@@ -31,7 +56,7 @@ int main(void)
     strcpy(mapping + 0x5000, "in a mapping");
     for (long i = 0; i < 2; i++)
         pthread_create(&t, 0, waits, (void *)(100 + i));
-    while (__atomic_load_n(&ready, __ATOMIC_SEQ_CST) < 2)
+    while (__atomic_load_n(&ready, __ATOMIC_SEQ_CST) < 2 || !others_sleep())
         usleep(1000);
     return crash(3, 2.5);
 }

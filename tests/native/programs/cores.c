@@ -60,6 +60,27 @@ static void *sleeper(void *arg)
     return arg;
 }
 
+/* Have all threads but this one gone to sleep?  What they wait in is in the core file. */
+static int others_sleep(void)
+{
+    DIR *d = opendir("/proc/self/task");
+    struct dirent *e;
+    int awake = 0;
+    while ((e = readdir(d))) {
+        char path[300], text[400], *state;
+        if (e->d_name[0] == '.' || atoi(e->d_name) == getpid())
+            continue;
+        snprintf(path, sizeof path, "/proc/self/task/%s/stat", e->d_name);
+        int fd = open(path, O_RDONLY), n = read(fd, text, sizeof text - 1);
+        close(fd);
+        text[n > 0 ? n : 0] = 0;
+        state = strrchr(text, ')');
+        awake += !state || state[2] != 'S';
+    }
+    closedir(d);
+    return !awake;
+}
+
 static char *dumped, *undumped, *shared;
 #define MARK 0x10000000 /* a page at an address both runs know */
 
@@ -81,7 +102,7 @@ static void many_threads(void)
     mprotect(dumped, 3 * 4096, PROT_NONE);
     for (int i = 0; i < 3; i++)
         pthread_create(&t, 0, sleeper, 0);
-    while (__atomic_load_n(&threads_up, __ATOMIC_SEQ_CST) < 3)
+    while (__atomic_load_n(&threads_up, __ATOMIC_SEQ_CST) < 3 || !others_sleep())
         usleep(1000);
     prctl(PR_SET_NAME, "dumper");
     *(volatile int *)0x18 = 1;
