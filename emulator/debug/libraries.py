@@ -106,8 +106,8 @@ def find_r_debug(task: Task) -> int:
             if tag == _DT_DEBUG:
                 return value
             at += 2 * reader.pointer
-    except MemoryFault:
-        return 0
+    except MemoryFault:  # the dynamic linker has no PT_PHDR, so its bias is not known
+        pass
     raise TargetError(_EPERM, "the program has no DT_DEBUG")
 
 
