@@ -28,6 +28,7 @@ from emulator.kernel.events import (
 )
 from emulator.kernel.exceptions import Exceptions
 from emulator.kernel.futex import Waiter
+from emulator.kernel.scheduler import QUANTUM_INSNS
 from emulator.kernel.tasks import Call, CallPhase, Control, Task, TaskState
 from emulator.kernel.waits import Block, Wait
 from emulator.syscalls.registry import Table, table_for
@@ -97,6 +98,8 @@ class Machine:
                 # From the exact end of the last turn, if it was just passed: a soft end must not move the next one.
                 last = task.quantum_end
                 task.quantum_end = (last if now - last <= SOFT_INSNS else now) + scheduler.quantum()
+            elif scheduler.queue and task.quantum_end - now > 2 * QUANTUM_INSNS:
+                task.quantum_end = now + QUANTUM_INSNS  # it was alone when its turn began
             kernel.load(task)
             try:
                 self._turn(task, end)
