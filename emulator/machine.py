@@ -103,8 +103,8 @@ class Machine:
             kernel.load(task)
             try:
                 self._turn(task, end)
-            except LinuxError as error:  # no frame for a page: the CPU stands before the access
-                self._out_of_memory(task, error)
+            except Exception as error:
+                self._cannot_go_on(task, error)
             if task.state is TaskState.RUNNABLE and not task.queued:
                 if core.clock < task.quantum_end:
                     scheduler.put_back(task)
@@ -114,10 +114,15 @@ class Machine:
                     scheduler.turn_over(task)
 
     @staticmethod
-    def _out_of_memory(task: Task, error: LinuxError) -> None:
-        """What the kernel's OOM killer does when --memory is used up (pagefault_out_of_memory)."""
-        if error.errno is not E.ENOMEM:
-            raise error
+    def _cannot_go_on(task: Task, error: Exception) -> None:
+        """No frame for a page, the CPU stands before the access; or a fault of ours: the process ends, not the machine.
+
+        SIGKILL is what the kernel's OOM killer sends (pagefault_out_of_memory), and what an oops comes to.
+        """
+        if not (isinstance(error, LinuxError) and error.errno is E.ENOMEM):
+            if task.group.exiting:
+                raise error  # it cannot even be ended
+            log.error("while %r ran", task, exc_info=error)
         signals.send_to_group(task.group, signals.kernel_info(Signal.SIGKILL))
 
     def _nobody_runs(self) -> Event:

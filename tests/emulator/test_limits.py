@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from emulator.arch import by_name
 from emulator.debug.target import EmulatorTarget
 from emulator.kernel.boot import power_on, spawn
+from emulator.kernel.events import AllExited
 from emulator.kernel.kernel import Config
+from emulator.kernel.tasks import Task
 from emulator.machine import Machine
 from gdbstub.signals import Signal
 from gdbstub.stop import ProcessSignalled
@@ -80,3 +83,23 @@ def test_under_a_debugger_too() -> None:
     while not isinstance(result := target.run_slice(), Stop):
         pass
     assert result.events == (ProcessSignalled(task.pid, Signal.SIGKILL),)
+
+
+def test_a_fault_of_the_emulators_own_ends_one_process(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+    """Whatever goes wrong outside a system call's handler: logged, and the process is killed."""
+    path = os.fsencode(programs.build(GLUTTON.replace("HOW", "")))
+    machine = Machine(power_on(by_name("x86_64"), Config()))
+    spawn(machine.kernel, path, [path], [])
+    turn, broken = machine._turn, [True]
+
+    def turn_once_broken(task: Task, limit: int) -> None:
+        if broken:
+            broken.clear()
+            raise IndexError("of our own")
+        turn(task, limit)
+
+    monkeypatch.setattr(machine, "_turn", turn_once_broken)
+    while not isinstance(event := machine.run(1_000_000), AllExited):
+        pass
+    assert event.status == 9
+    assert "of our own" in caplog.text
