@@ -37,6 +37,7 @@ class Command(IntEnum):
 
 
 FLAG_RESFD = 1
+RWF_NOWAIT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,7 @@ def _transfer(t: Task, iocb: Iocb, description: Description, *, reading: bool) -
         except LinuxError as error:
             raise _Result(error.errno) from None
     if not description.seekable:
-        return _stream(t, description, buffers, reading=reading)
+        return _stream(t, description, buffers, reading=reading, waiting=not iocb.rw_flags & RWF_NOWAIT)
     if iocb.offset < 0:
         raise LinuxError(E.EINVAL)
     try:
@@ -179,14 +180,14 @@ def _transfer(t: Task, iocb: Iocb, description: Description, *, reading: bool) -
         raise _Result(error.errno) from None
 
 
-def _stream(t: Task, description: Description, buffers: list[memoryview], *, reading: bool) -> int:
+def _stream(t: Task, description: Description, buffers: list[memoryview], *, reading: bool, waiting: bool) -> int:
     """Pipes and sockets: submission waits for them, as Linux's does."""
     try:
         if not reading:
             return write_now(t, description, b"".join(buffers))
         data = read_now(t, description, sum(map(len, buffers)))
     except LinuxError as error:
-        if error.errno is E.EAGAIN and not description.nonblocking:
+        if error.errno is E.EAGAIN and waiting and not description.nonblocking:
             raise description.block("io_submit", Poll.IN if reading else Poll.OUT) from None
         raise _Result(error.errno) from None
     at = 0

@@ -126,6 +126,9 @@ int main(void)
     if (pipe(fds) || write(fds[1], "pipe", 4) != 4)
         _exit(9);
     one("a pipe", request(IOCB_CMD_PREAD, fds[0], buffer, 100, 0));
+    struct iocb hasty = request(IOCB_CMD_PREAD, fds[0], buffer, 100, 0);
+    hasty.aio_rw_flags = 8;
+    one("an empty pipe without waiting", hasty);
     struct iocb poll = request(IOCB_CMD_POLL, fds[0], (void *)POLLIN, 0, 0);
     CASE("poll", submit(&poll));
     events("not ready", 1, 1, 20);
