@@ -28,9 +28,10 @@ from emulator.kernel.events import (
 )
 from emulator.kernel.exceptions import Exceptions
 from emulator.kernel.futex import Waiter
-from emulator.kernel.scheduler import QUANTUM_INSNS
-from emulator.kernel.tasks import Call, CallPhase, Control, Task, TaskState
+from emulator.kernel.scheduler import LONG_TURN_INSNS, QUANTUM_INSNS
+from emulator.kernel.tasks import CallPhase, Control, Task, TaskState
 from emulator.kernel.waits import Block, Wait
+from emulator.serving import what_serve_needs
 from emulator.syscalls.registry import Table, table_for
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Machine:
         top = 1 << arch.bits
         self._mask = top - 1
         self._errors = {errno: top - number for errno, number in arch.errno.items()}
-        self.cpu.core.serve_for(self.table.entries, kernel.events, kernel.scheduler.queue, Task, Call, CALL_INSNS)
+        self.cpu.core.serve_for(what_serve_needs(kernel, self.table.entries, self._errors, CALL_INSNS))
         self._react = Exceptions(kernel).react
         self._interrupt = False
         self._unknown_logged: set[int] = set()
@@ -98,12 +99,13 @@ class Machine:
                 # From the exact end of the last turn, if it was just passed: a soft end must not move the next one.
                 last = task.quantum_end
                 task.quantum_end = (last if now - last <= SOFT_INSNS else now) + scheduler.quantum()
-            elif scheduler.queue and task.quantum_end - now > 2 * QUANTUM_INSNS:
+            elif scheduler.queue and task.quantum_end - now > LONG_TURN_INSNS:
                 task.quantum_end = now + QUANTUM_INSNS  # it was alone when its turn began
             kernel.load(task)
             try:
-                self._turn(task, end)
+                task = self._turn(task, end)
             except Exception as error:
+                task = kernel.current or task
                 self._cannot_go_on(task, error)
             if task.state is TaskState.RUNNABLE and not task.queued:
                 if core.clock < task.quantum_end:
@@ -149,41 +151,41 @@ class Machine:
 
     # -- one task's turn -------------------------------------------------------------------------------------------
 
-    def _turn(self, task: Task, end: int) -> None:
-        """Run the task, which is on the CPU, until the slice or its quantum ends or it may not go on."""
-        kernel, call = self.kernel, task.call
-        if call.phase is not _USER_MODE and not self._go_on(task):
-            return
-        serve, events = self.cpu.serve, kernel.events
+    def _turn(self, task: Task, end: int) -> Task:
+        """Run the task, which is on the CPU, until its turn is over, or that of one it handed the CPU to: which."""
+        kernel = self.kernel
+        if task.call.phase is not _USER_MODE and not self._go_on(task):
+            return task
+        core, serve, events = self.cpu.core, self.cpu.serve, kernel.events
         while True:
             if task.attention and not return_to_user(kernel, task):
-                return
-            limit = end if end < task.quantum_end else task.quantum_end
+                return task
             if task.stepping is not None or task.special:
-                if events or not self._special_run(task, limit):
-                    return
+                if events or not self._special_run(task, min(end, task.quantum_end)):
+                    return task
                 continue
             if kernel.watch_calls:
-                reason = self.cpu.run(limit, False, not kernel.scheduler.queue)
+                reason = self.cpu.run(min(end, task.quantum_end), False, not kernel.scheduler.queue)
             else:
-                reason = serve(task, limit)
+                reason = serve(task, end)
+                task = core.serving
             if type(reason) is Wait:
                 if not self._block(task, reason):
-                    return
+                    return task
             elif type(reason) is Syscall:
                 if not self._watched_or_unknown(task, reason):
-                    return
+                    return task
             elif isinstance(reason, Exception):
                 if not self._failed(task, reason):
-                    return
+                    return task
             elif reason is not Simple.SERVED:
                 if reason is Simple.BUDGET or not self._react(task, reason):
-                    return
+                    return task
                 continue
             elif kernel.stored is not None:
                 kernel.stored()
             if events:
-                return
+                return task
 
     def _watched_or_unknown(self, task: Task, reason: Syscall) -> bool:
         """A system call that is not simply made; False if the turn is over."""

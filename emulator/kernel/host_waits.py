@@ -25,25 +25,25 @@ _AT_ONCE = 64
 class HostWaits:
     """The tasks that wait for the host."""
 
-    __slots__ = ("_by_fd", "_ready_now", "_set", "_watchers", "notified")
+    __slots__ = ("_ready_now", "_set", "by_fd", "notified", "watchers")
 
     def __init__(self) -> None:
-        self._by_fd: dict[int, dict[int, tuple[Task, int]]] = {}  # fd -> task serial -> (task, events)
+        self.by_fd: dict[int, dict[int, tuple[Task, int]]] = {}  # fd -> task serial -> (task, events)
         self._ready_now: set[int] = set()  # descriptors that epoll refuses: regular files never make anybody wait
         self._set: HostEpoll | None = None
-        self._watchers: dict[int, Callable[[int], None]] = {}
+        self.watchers: dict[int, Callable[[int], None]] = {}
         self.notified = False  # the last `ready` called a watcher, who may have woken anybody
 
     def __bool__(self) -> bool:
-        return bool(self._by_fd or self._watchers)
+        return bool(self.by_fd or self.watchers)
 
     def add(self, task: Task, polls: tuple[HostPoll, ...]) -> None:
         """The task blocks on these."""
         serial = task.uid.serial
         for poll in polls:
-            waiters = self._by_fd.get(poll.fd)
+            waiters = self.by_fd.get(poll.fd)
             if waiters is None:
-                self._by_fd[poll.fd] = {serial: (task, poll.events)}
+                self.by_fd[poll.fd] = {serial: (task, poll.events)}
                 self._arm(poll.fd, poll.events)
             else:
                 before = waiters.get(serial)
@@ -54,9 +54,9 @@ class HostWaits:
         """It does not wait any more."""
         serial = task.uid.serial
         for poll in polls:
-            waiters = self._by_fd.get(poll.fd)
+            waiters = self.by_fd.get(poll.fd)
             if waiters is not None and waiters.pop(serial, None) is not None and not waiters:
-                del self._by_fd[poll.fd]
+                del self.by_fd[poll.fd]
                 self._ready_now.discard(poll.fd)
 
     def watch(self, fd: int, events: int, notify: Callable[[int], None]) -> None:
@@ -64,11 +64,11 @@ class HostWaits:
         if self._set is None:
             self._set = HostEpoll()
         self._set.add(fd, events)
-        self._watchers[fd] = notify
+        self.watchers[fd] = notify
 
     def unwatch(self, fd: int) -> None:
         """Stop it."""
-        del self._watchers[fd]
+        del self.watchers[fd]
         if self._set is not None:
             self._set.remove(fd)
 
@@ -83,13 +83,13 @@ class HostWaits:
         self.notified = False
         if self._ready_now:
             for fd in list(self._ready_now):
-                found += [task for task, _ in self._by_fd.get(fd, {}).values()]
+                found += [task for task, _ in self.by_fd.get(fd, {}).values()]
         if self._set is None:
             return found
         for fd, events in self._set.wait(_AT_ONCE):
-            waiters = self._by_fd.get(fd)
+            waiters = self.by_fd.get(fd)
             if waiters is None:
-                notify = self._watchers.get(fd)
+                notify = self.watchers.get(fd)
                 if notify is not None:
                     notify(events)
                     self.notified = True

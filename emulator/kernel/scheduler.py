@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from emulator.kernel.waits import Wait
 
 QUANTUM_INSNS = 200_000
+LONG_TURN_INSNS = 2 * QUANTUM_INSNS  # a turn longer than that, begun alone, is cut when somebody else wants the CPU
 REALTIME_QUANTA = 19  # of 20, while ordinary tasks wait: sched_rt_runtime_us is 95 %
 SCHED_FIFO = 1
 ALONE_INSNS = 2_000_000  # nobody else wants the CPU: the exact end of a quantum costs up to a block of single steps

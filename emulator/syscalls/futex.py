@@ -119,7 +119,7 @@ def _leave(t: Task) -> int | None:
     return None
 
 
-_FOREVER = Wait("futex_wait", interrupted=_leave)
+FOREVER = Wait("futex_wait", interrupted=_leave)
 
 
 def _wait_again(t: Task, args: tuple[int, ...]) -> int | Wait:
@@ -154,7 +154,7 @@ def _wait(
         t.kernel.futexes.add(waiter)
     if waiter.woken:
         return 0
-    return _FOREVER if call.deadline_ns is None else _sleep(t, waiter)
+    return FOREVER if call.deadline_ns is None else _sleep(t, waiter)
 
 
 def _requeue(

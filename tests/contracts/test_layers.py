@@ -10,6 +10,7 @@ EMULATOR = (
     ("emulator.cli",),
     ("emulator.debug",),
     ("emulator.machine",),
+    ("emulator.serving",),
     ("emulator.syscalls",),
     ("emulator.kernel",),
     ("emulator.loader",),

@@ -135,6 +135,15 @@ static PyObject *table_read_partial(Table *t, PyObject *const *args, Py_ssize_t 
     return parse_and_read(t, args, n, names, true);
 }
 
+bool table_read_u32(Table *t, uint64_t address, uint32_t *value)
+{
+    enum Touch why;
+    uint8_t *p = (address & PAGE_MASK) > PAGE - sizeof *value ? NULL : reach(t, address, P_READ, false, &why);
+    if (p)
+        memcpy(value, p, sizeof *value);
+    return p && !bus_broke(t->arena);
+}
+
 static PyObject *table_read_uint(Table *t, PyObject *const *args, Py_ssize_t n)
 {
     if (n != 3)

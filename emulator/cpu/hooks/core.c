@@ -17,16 +17,21 @@ static PyObject *make(PyObject *type, const char *format, ...)
     return out;
 }
 
-PyObject *core_syscall(Core *c, uint64_t *raw)
+void core_syscall(Core *c, uint64_t *raw)
 {
     Engine *e = c->live;
     c->calls++;
     c->shadows[c->saved_shadow] = core_reg(c, e, c->reg_nr);
     for (size_t i = 0; i < c->n_clobbers; i++)
         core_set(c, e, c->clobbers[i].to, core_reg(c, e, c->clobbers[i].from));
+    for (int i = 0; i < 6; i++)
+        raw[i] = core_reg(c, e, c->reg_args[i]);
+}
+
+PyObject *core_box(const uint64_t *raw)
+{
     PyObject *args = PyTuple_New(6);
     for (int i = 0; args && i < 6; i++) {
-        raw[i] = core_reg(c, e, c->reg_args[i]);
         PyObject *boxed = PyLong_FromUnsignedLongLong(raw[i]);
         if (boxed)
             PyTuple_SET_ITEM(args, i, boxed);
@@ -40,7 +45,8 @@ static PyObject *make_syscall(Core *c)
 {
     uint64_t raw[6];
     PyTypeObject *type = (PyTypeObject *)c->Syscall;
-    PyObject *args = core_syscall(c, raw);
+    core_syscall(c, raw);
+    PyObject *args = core_box(raw);
     PyObject *out = args ? type->tp_alloc(type, 2) : NULL; /* a NamedTuple of two */
     if (!out) {
         Py_XDECREF(args);
@@ -303,12 +309,16 @@ static int core_set_clock(Core *c, PyObject *value, void *unused)
     return 0;
 }
 
+static PyObject *core_get_serving(Core *c, void *unused)
+{
+    return Py_NewRef(c->served.serving ? c->served.serving : Py_None);
+}
 static PyObject *core_get_calls(Core *c, void *unused) { return PyLong_FromUnsignedLongLong(c->calls); }
 
 static PyMethodDef core_methods[] = {
     {"run", (PyCFunction)(void *)core_run, METH_FASTCALL, "Run until the clock says so or something happens."},
     {"serve", (PyCFunction)(void *)core_serve, METH_FASTCALL, "Run, and make the plain system calls on the way."},
-    {"serve_for", (PyCFunction)core_serve_for, METH_VARARGS, "Tell `serve` the kernel's objects."},
+    {"serve_for", (PyCFunction)core_serve_for, METH_O, "Tell `serve` the kernel's objects."},
     {"step", (PyCFunction)core_step, METH_VARARGS, "Exactly that many instructions."},
     {"step_range", (PyCFunction)core_step_range, METH_VARARGS, "Step while start <= pc < end."},
     {"request_stop", (PyCFunction)core_request_stop, METH_NOARGS, "From any thread."},
@@ -333,6 +343,7 @@ static PyMemberDef core_members[] = {
 
 static PyGetSetDef core_getset[] = {
     {"clock", (getter)core_get_clock, (setter)core_set_clock, "Instructions retired.", NULL},
+    {"serving", (getter)core_get_serving, NULL, "The task that `serve` came back for.", NULL},
     {"calls", (getter)core_get_calls, NULL, "System calls made.", NULL},
     {"table", (getter)core_get_table, NULL, "The active address space, or None.", NULL},
     {NULL}};

@@ -52,11 +52,38 @@ typedef struct { /* one block (or one instruction) the clock knows */
 #define SLOT_BITS 15
 
 typedef struct { /* serve.c: the kernel's objects, and where their __slots__ lie */
-    PyObject *entries, *events, *queue, *task_type, *call_type;
-    Py_ssize_t call, attention, watch_calls, special, stepping, quantum_end; /* of a Task */
-    Py_ssize_t number, args, memo, deadline; /* of its Call */
+    PyObject *serving; /* the task */
+    PyObject *spec; /* keeps alive what follows */
+    PyObject *entries, *events, *queue, *task_type, *call_type, *waiter_type;
+    PyObject *timers, *host_fds, *host_watchers; /* somebody may have to be woken first if these are not empty */
+    PyObject *futexes, *asleep, *load, *append, *popleft, *scheduler;
+    PyObject *serial_name, *ranked_name;
+    PyObject *runnable, *blocked, *user_mode, *in_call;
+    int64_t futex;
+    uint64_t again, restart; /* results: -EAGAIN, -ERESTARTSYS */
     uint64_t cost; /* of a call, in instructions of the task's turn */
+    uint64_t long_turn; /* instructions: what is left of a longer one is cut if others wait */
+    Py_ssize_t call, attention, watch_calls, special, stepping, hold, trace, group, space; /* of a Task */
+    Py_ssize_t state, wait, queued, quantum_end, switches;
+    Py_ssize_t number, args, memo, deadline, phase; /* of its Call */
+    Py_ssize_t stopped, exiting; /* of its ThreadGroup */
+    Py_ssize_t w_task, w_key, w_bitset, w_index, w_pi, w_requeue, w_woken; /* of a futex's Waiter */
 } Served;
+
+static inline PyObject **slot(PyObject *object, Py_ssize_t offset) { return (PyObject **)((char *)object + offset); }
+
+static inline void put(PyObject *object, Py_ssize_t offset, PyObject *value) /* steals `value` */
+{
+    PyObject **at = slot(object, offset), *old = *at;
+    *at = value;
+    Py_XDECREF(old);
+}
+
+static inline void set(PyObject *object, Py_ssize_t offset, PyObject *value)
+{
+    if (*slot(object, offset) != value)
+        put(object, offset, Py_NewRef(value));
+}
 
 struct Core;
 typedef struct {
@@ -197,12 +224,17 @@ void core_sync_mxcsr(Core *c);
 bool core_may_run(Core *c); /* or an exception is set */
 enum Answer core_run_freed(Core *c, uint64_t until); /* core_run_until without the GIL */
 PyObject *core_answer(Core *c, enum Answer got);
-PyObject *core_syscall(Core *c, uint64_t *raw); /* what SYSCALL does; its six arguments, also as a tuple */
+void core_syscall(Core *c, uint64_t *raw); /* what SYSCALL does; its six arguments */
+PyObject *core_box(const uint64_t *raw); /* they as a tuple */
 
 /* serve.c */
-PyObject *core_serve_for(Core *c, PyObject *args);
+PyObject *core_serve_for(Core *c, PyObject *spec);
 PyObject *core_serve(Core *c, PyObject *const *args, Py_ssize_t n);
 void core_forget_served(Core *c);
+
+/* futex.c */
+enum Futex { FUTEX_ELSEWHERE, FUTEX_DONE, FUTEX_HANDED_OVER, FUTEX_RAISED };
+enum Futex serve_futex(Core *c, PyObject *task, const uint64_t *raw, uint64_t end, PyObject **next);
 
 /* engine.c */
 void core_hook(Core *c);

@@ -116,6 +116,8 @@ typedef struct {
     PyObject *hits; /* kernel-side stores into watched ranges: list of (address, kind) */
 } Table;
 
+bool table_read_u32(Table *t, uint64_t address, uint32_t *value); /* in the host's byte order; false: not readable */
+
 enum Touch { T_OK, T_UNMAPPED, T_DENIED, T_BUS, T_NOMEM, T_RAN_COW };
 
 /* Make the page usable for `access`; `*pte` is its entry afterwards.  T_RAN_COW: the page holds translated code and

@@ -114,40 +114,54 @@ static bool slot_offset(PyObject *type, const char *name, Py_ssize_t *offset)
     return ok;
 }
 
-static inline PyObject **slot(PyObject *object, Py_ssize_t offset) { return (PyObject **)((char *)object + offset); }
-
-static inline void put(PyObject *object, Py_ssize_t offset, PyObject *value) /* steals `value` */
-{
-    PyObject **at = slot(object, offset), *old = *at;
-    *at = value;
-    Py_XDECREF(old);
-}
-
-static inline void clear(PyObject *object, Py_ssize_t offset)
-{
-    if (*slot(object, offset) != Py_None)
-        put(object, offset, Py_NewRef(Py_None));
-}
-
-PyObject *core_serve_for(Core *c, PyObject *args)
+PyObject *core_serve_for(Core *c, PyObject *spec)
 {
     Served *s = &c->served;
-    PyObject *entries, *events, *queue, *task, *call;
-    unsigned long long cost;
-    if (!PyArg_ParseTuple(args, "O!OOO!O!K", &PyDict_Type, &entries, &events, &queue, &PyType_Type, &task, &PyType_Type, &call, &cost))
+    if (!PyDict_Check(spec))
+        return PyErr_Format(PyExc_TypeError, "a dict is needed");
+    core_forget_served(c);
+    PyObject *group = NULL, *futex = NULL, *again = NULL, *restart = NULL, *cost = NULL, *long_turn = NULL;
+    struct { const char *name; PyObject **to; } objects[] = {
+        {"entries", &s->entries}, {"events", &s->events}, {"queue", &s->queue}, {"Task", &s->task_type},
+        {"Call", &s->call_type}, {"ThreadGroup", &group}, {"Waiter", &s->waiter_type}, {"timers", &s->timers},
+        {"host_fds", &s->host_fds}, {"host_watchers", &s->host_watchers}, {"futexes", &s->futexes}, {"asleep", &s->asleep},
+        {"load", &s->load}, {"append", &s->append}, {"popleft", &s->popleft},
+        {"scheduler", &s->scheduler}, {"RUNNABLE", &s->runnable}, {"BLOCKED", &s->blocked}, {"USER_MODE", &s->user_mode},
+        {"IN_CALL", &s->in_call}, {"futex", &futex}, {"EAGAIN", &again}, {"ERESTARTSYS", &restart},
+        {"cost_insns", &cost}, {"long_turn_insns", &long_turn},
+    };
+    for (size_t i = 0; i < sizeof objects / sizeof *objects; i++)
+        if (!(*objects[i].to = PyDict_GetItemString(spec, objects[i].name))) /* borrowed */
+            return PyErr_Format(PyExc_KeyError, "%s", objects[i].name);
+    struct { PyObject *type; const char *name; Py_ssize_t *to; } slots[] = {
+        {s->task_type, "call", &s->call}, {s->task_type, "attention", &s->attention},
+        {s->task_type, "watch_calls", &s->watch_calls}, {s->task_type, "special", &s->special},
+        {s->task_type, "stepping", &s->stepping}, {s->task_type, "hold", &s->hold}, {s->task_type, "trace", &s->trace},
+        {s->task_type, "group", &s->group}, {s->task_type, "space", &s->space}, {s->task_type, "state", &s->state},
+        {s->task_type, "wait", &s->wait}, {s->task_type, "queued", &s->queued},
+        {s->task_type, "quantum_end", &s->quantum_end}, {s->task_type, "voluntary_switches", &s->switches},
+        {s->call_type, "number", &s->number}, {s->call_type, "args", &s->args}, {s->call_type, "memo", &s->memo},
+        {s->call_type, "deadline_ns", &s->deadline}, {s->call_type, "phase", &s->phase}, {group, "stopped", &s->stopped},
+        {group, "exiting", &s->exiting}, {s->waiter_type, "task", &s->w_task}, {s->waiter_type, "key", &s->w_key},
+        {s->waiter_type, "bitset", &s->w_bitset}, {s->waiter_type, "index", &s->w_index},
+        {s->waiter_type, "pi_address", &s->w_pi}, {s->waiter_type, "requeue_pi_key", &s->w_requeue},
+        {s->waiter_type, "woken", &s->w_woken},
+    };
+    for (size_t i = 0; i < sizeof slots / sizeof *slots; i++)
+        if (!slot_offset(slots[i].type, slots[i].name, slots[i].to))
+            return NULL;
+    s->futex = PyLong_AsLongLong(futex);
+    s->cost = PyLong_AsUnsignedLongLong(cost);
+    s->long_turn = PyLong_AsUnsignedLongLong(long_turn);
+    s->again = PyLong_AsUnsignedLongLong(again);
+    s->restart = PyLong_AsUnsignedLongLong(restart);
+    if (PyErr_Occurred())
         return NULL;
-    if (!slot_offset(task, "call", &s->call) || !slot_offset(task, "attention", &s->attention) ||
-        !slot_offset(task, "watch_calls", &s->watch_calls) || !slot_offset(task, "special", &s->special) ||
-        !slot_offset(task, "stepping", &s->stepping) || !slot_offset(task, "quantum_end", &s->quantum_end) ||
-        !slot_offset(call, "number", &s->number) || !slot_offset(call, "args", &s->args) ||
-        !slot_offset(call, "memo", &s->memo) || !slot_offset(call, "deadline_ns", &s->deadline))
+    s->serial_name = PyUnicode_InternFromString("serial");
+    s->ranked_name = PyUnicode_InternFromString("ranked");
+    if (!s->serial_name || !s->ranked_name)
         return NULL;
-    s->cost = cost;
-    Py_XSETREF(s->entries, Py_NewRef(entries));
-    Py_XSETREF(s->events, Py_NewRef(events));
-    Py_XSETREF(s->queue, Py_NewRef(queue));
-    Py_XSETREF(s->task_type, Py_NewRef(task));
-    Py_XSETREF(s->call_type, Py_NewRef(call));
+    s->spec = Py_NewRef(spec);
     Py_RETURN_NONE;
 }
 
@@ -171,8 +185,8 @@ static PyObject *finish(Core *c, PyObject *task, PyObject *call, PyObject *resul
         return result;
     core_set(c, c->live, c->reg_result, result == Py_None ? 0 : PyLong_AsUnsignedLongLongMask(result));
     Py_DECREF(result);
-    clear(call, s->memo);
-    clear(call, s->deadline);
+    set(call, s->memo, Py_None);
+    set(call, s->deadline, Py_None);
     if (*slot(task, s->attention) != Py_False || PyObject_Size(s->events) || *slot(task, s->watch_calls) != Py_False ||
         *slot(task, s->special) != Py_False || *slot(task, s->stepping) != Py_None ||
         (c->tells_stores && PyList_GET_SIZE(c->table->hits)))
@@ -180,82 +194,107 @@ static PyObject *finish(Core *c, PyObject *task, PyObject *call, PyObject *resul
     return NULL;
 }
 
-static PyObject *serve(Core *c, PyObject *task, PyObject *call, uint64_t until, uint64_t *spent)
+/* Make a call that is not done here: through its entry.  Returns as `finish`. */
+static PyObject *call_entry(Core *c, PyObject *task, PyObject *call, PyObject *number, PyObject *entry, const uint64_t *raw)
 {
     const Served *s = &c->served;
+    PyObject *boxed = core_box(raw), *result = NULL;
+    if (!boxed)
+        return NULL;
+    Py_INCREF(call);
+    Py_INCREF(entry);
+    set(call, s->number, number);
+    set(call, s->args, boxed);
+    if (Py_IS_TYPE(entry, &EntryType))
+        result = entry_call((Entry *)entry, task, boxed, raw);
+    else
+        result = PyObject_CallFunctionObjArgs(entry, task, boxed, NULL);
+    Py_DECREF(entry);
+    Py_DECREF(boxed);
+    PyObject *reason = finish(c, task, call, result);
+    Py_DECREF(call);
+    return reason;
+}
+
+/* The clock's value at which the turn of a task ends. */
+static uint64_t turn_end(Core *c, PyObject *task, uint64_t end)
+{
+    uint64_t own = PyLong_AsUnsignedLongLong(*slot(task, c->served.quantum_end));
+    return own < end ? own : end;
+}
+
+/* The calls made have cost the task a part of its turn. */
+static bool charge(const Served *s, PyObject *task, uint64_t *spent)
+{
+    long long end = *spent ? PyLong_AsLongLong(*slot(task, s->quantum_end)) : 0;
+    PyObject *sooner = *spent && !PyErr_Occurred() ? PyLong_FromLongLong(end - (long long)*spent) : NULL;
+    if (sooner)
+        put(task, s->quantum_end, sooner);
+    bool ok = sooner || !*spent;
+    *spent = 0;
+    return ok;
+}
+
+static PyObject *serve(Core *c, uint64_t end, uint64_t *spent)
+{
+    Served *s = &c->served;
+    uint64_t until = turn_end(c, s->serving, end);
     for (;;) {
+        PyObject *task = s->serving, *call = *slot(task, s->call), *next;
         c->skip_pc = NOWHERE;
         c->soft = !PyObject_Size(s->queue); /* alone: where the turn ends decides nothing */
         enum Answer got = core_run_freed(c, until > *spent ? until - *spent : 0);
-        if (got != A_SYSCALL || *slot(task, s->watch_calls) != Py_False)
+        if (got != A_SYSCALL || *slot(task, s->watch_calls) != Py_False || !Py_IS_TYPE(call, (PyTypeObject *)s->call_type))
             return core_answer(c, got);
-        PyObject *number = PyLong_FromLongLong((int64_t)core_reg(c, c->live, c->reg_nr));
+        int64_t nr = (int64_t)core_reg(c, c->live, c->reg_nr);
+        PyObject *number = PyLong_FromLongLong(nr);
         PyObject *entry = number ? PyDict_GetItemWithError(s->entries, number) : NULL; /* borrowed */
         if (!entry) {
             Py_XDECREF(number);
             return PyErr_Occurred() ? NULL : core_answer(c, got);
         }
         uint64_t raw[MAX_ARGUMENTS];
-        PyObject *boxed = core_syscall(c, raw);
-        if (!boxed) {
-            Py_DECREF(number);
-            return NULL;
-        }
+        core_syscall(c, raw);
         *spent += s->cost;
-        Py_INCREF(call);
-        Py_INCREF(entry);
-        put(call, s->number, number);
-        put(call, s->args, Py_NewRef(boxed));
-        PyObject *result;
-        if (Py_IS_TYPE(entry, &EntryType))
-            result = entry_call((Entry *)entry, task, boxed, raw);
-        else
-            result = PyObject_CallFunctionObjArgs(entry, task, boxed, NULL);
-        Py_DECREF(entry);
-        Py_DECREF(boxed);
-        PyObject *reason = finish(c, task, call, result);
-        Py_DECREF(call);
-        if (reason || PyErr_Occurred() || PyErr_CheckSignals())
+        PyObject *reason = NULL;
+        bool ok = true;
+        switch (nr == s->futex ? serve_futex(c, task, raw, end, &next) : FUTEX_ELSEWHERE) {
+        case FUTEX_ELSEWHERE:
+            reason = call_entry(c, task, call, number, entry, raw);
+            break;
+        case FUTEX_HANDED_OVER:
+            ok = charge(s, task, spent);
+            Py_SETREF(s->serving, next);
+            until = turn_end(c, next, end);
+            break;
+        default:
+            break;
+        }
+        Py_DECREF(number);
+        if (reason || !ok || PyErr_Occurred() || PyErr_CheckSignals())
             return reason;
-        if (call != *slot(task, s->call))
-            return Py_NewRef(c->SERVED);
     }
-}
-
-/* The calls made have cost the task a part of its turn. */
-static bool charge(const Served *s, PyObject *task, uint64_t spent)
-{
-    long long end = PyLong_AsLongLong(*slot(task, s->quantum_end));
-    PyObject *sooner = PyErr_Occurred() ? NULL : PyLong_FromLongLong(end - (long long)spent);
-    if (!sooner)
-        return false;
-    put(task, s->quantum_end, sooner);
-    return true;
 }
 
 PyObject *core_serve(Core *c, PyObject *const *args, Py_ssize_t n)
 {
-    const Served *s = &c->served;
-    if (n != 2 || !s->entries || !Py_IS_TYPE(args[0], (PyTypeObject *)s->task_type))
-        return PyErr_Format(PyExc_TypeError, "serve(task, until)");
-    PyObject *task = args[0], *call = *slot(task, s->call);
-    uint64_t until = PyLong_AsUnsignedLongLong(args[1]), spent = 0;
+    Served *s = &c->served;
+    if (n != 2 || !s->spec || !Py_IS_TYPE(args[0], (PyTypeObject *)s->task_type))
+        return PyErr_Format(PyExc_TypeError, "serve(task, end)");
+    uint64_t end = PyLong_AsUnsignedLongLong(args[1]), spent = 0;
     if (PyErr_Occurred() || !core_may_run(c))
         return NULL;
-    if (!call || !Py_IS_TYPE(call, (PyTypeObject *)s->call_type))
-        return PyErr_Format(PyExc_TypeError, "the task has no call");
-    PyObject *reason = serve(c, task, call, until, &spent);
-    if (reason && spent && !charge(s, task, spent))
+    Py_XSETREF(s->serving, Py_NewRef(args[0]));
+    PyObject *reason = serve(c, end, &spent);
+    if (reason && !charge(s, s->serving, &spent))
         Py_CLEAR(reason);
     return reason;
 }
 
 void core_forget_served(Core *c)
 {
-    Served *s = &c->served;
-    Py_CLEAR(s->entries);
-    Py_CLEAR(s->events);
-    Py_CLEAR(s->queue);
-    Py_CLEAR(s->task_type);
-    Py_CLEAR(s->call_type);
+    Py_CLEAR(c->served.serving);
+    Py_CLEAR(c->served.spec);
+    Py_CLEAR(c->served.serial_name);
+    Py_CLEAR(c->served.ranked_name);
 }

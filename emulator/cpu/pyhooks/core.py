@@ -67,19 +67,19 @@ class Core:
         finally:
             self._running = False
 
-    def serve_for(
-        self, entries: dict[int, Any], events: Any, queue: Any, _task: type, _call: type, cost_insns: int, /
-    ) -> None:
+    def serve_for(self, spec: dict[str, Any], /) -> None:
         """Tell `serve` the kernel's objects, and what a call costs of a task's turn."""
-        self._served = (entries, events, queue, cost_insns)
+        self._served = (spec["entries"], spec["events"], spec["queue"], spec["cost_insns"])
 
-    def serve(self, task: Any, until: int, /) -> Any:
+    def serve(self, task: Any, end: int, /) -> Any:
         """Run, and make the plain system calls on the way.
 
         Returns an exit, an exception that a handler raised, or what it returned if that is not its result.
         """
         spec = self._state.spec
         entries, events, queue, cost_insns = self._served
+        self.serving = task
+        until = min(end, task.quantum_end)
         while True:
             reason = self.run(until, False, not queue)
             if type(reason) is not spec["Syscall"] or task.watch_calls:
