@@ -41,6 +41,7 @@ log = logging.getLogger("emulator.machine")
 
 _USER_MODE, _RUNNING = CallPhase.NONE, CallPhase.RUNNING
 HOST_POLL_INSNS = 20_000  # look at host fds at least this often while somebody computes
+PATIENCE = 100_000  # TLB fills, or a twentieth of it in calls: a slice of fresh pages or of calls ends in time too
 SOFT_INSNS = 4096  # a block is shorter
 CALL_INSNS = 1000  # what a system call takes of the caller's turn: about as long as that many instructions
 
@@ -74,12 +75,15 @@ class Machine:
         kernel, core = self.kernel, self.cpu.core
         scheduler, clock, events = kernel.scheduler, kernel.clock, kernel.events
         end = core.clock + slice_insns
+        core.patience = PATIENCE
         while True:
             if events:
                 return events.popleft()
             if self._interrupt:
                 self._interrupt = False
                 return Interrupted()
+            if not core.patience:
+                return SliceDone()
             if clock.pending:
                 clock.run_due()
             now = core.clock

@@ -58,6 +58,7 @@ class PageTable:
 class Core:
     clock: int
     tells_stores: bool
+    patience: int
     @property
     def calls(self) -> int: ...
     @property

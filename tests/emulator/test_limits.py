@@ -92,11 +92,11 @@ def test_a_fault_of_the_emulators_own_ends_one_process(caplog: pytest.LogCapture
     spawn(machine.kernel, path, [path], [])
     turn, broken = machine._turn, [True]
 
-    def turn_once_broken(task: Task, limit: int) -> None:
+    def turn_once_broken(task: Task, end: int) -> Task:
         if broken:
             broken.clear()
             raise IndexError("of our own")
-        turn(task, limit)
+        return turn(task, end)
 
     monkeypatch.setattr(machine, "_turn", turn_once_broken)
     while not isinstance(event := machine.run(1_000_000), AllExited):

@@ -17,10 +17,13 @@ static PyObject *make(PyObject *type, const char *format, ...)
     return out;
 }
 
+enum { FILLS_A_CALL = 20 }; /* a system call takes as long as so many TLB fills */
+
 void core_syscall(Core *c, uint64_t *raw)
 {
     Engine *e = c->live;
     c->calls++;
+    tire(c, FILLS_A_CALL);
     c->shadows[c->saved_shadow] = core_reg(c, e, c->reg_nr);
     for (size_t i = 0; i < c->n_clobbers; i++)
         core_set(c, e, c->clobbers[i].to, core_reg(c, e, c->clobbers[i].from));
@@ -229,6 +232,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     Py_INCREF(arena);
     c->arena = arena;
     c->skip_pc = c->allow_pc = NOWHERE;
+    c->patience = UINT64_MAX;
     if (!core_read_spec(c, spec))
         goto fail;
     c->slots = aligned_alloc(64, sizeof *c->slots << SLOT_BITS); /* two to a cache line */
@@ -338,6 +342,7 @@ static PyMethodDef core_methods[] = {
 static PyObject *core_get_table(Core *c, void *unused) { return Py_NewRef(c->table ? (PyObject *)c->table : Py_None); }
 
 static PyMemberDef core_members[] = {
+    {"patience", T_ULONGLONG, offsetof(Core, patience), 0, "TLB fills, and calls by twenty, until a run comes back; 0: it has."},
     {"tells_stores", T_BOOL, offsetof(Core, tells_stores), 0, "Come back behind a call that stored into a watched range."},
     {NULL}};
 

@@ -327,6 +327,7 @@ static bool on_fill(void *uc, uint64_t vaddr, int type, TlbEntry *out, Engine *e
     if (t->epoch != before && e->epoch == before)
         e->epoch = t->epoch; /* copied on write: this engine gets the new frame right here */
     c->n_fills++;
+    tire(c, 1);
     if (UNLIKELY(++e->fills > e->crowd) && e == &c->runner) {
         c->crowded = true; /* at the next block: the TLB only grows when it is flushed */
         attend(c);

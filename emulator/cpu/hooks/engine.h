@@ -165,6 +165,7 @@ typedef struct Core {
     size_t exception_offset;
     size_t mxcsr_offset; /* in a context; 0: the ISA has none */
     bool running;
+    uint64_t patience; /* TLB fills and calls until the caller wants the CPU back, however few instructions that is */
     bool tells_stores; /* come back behind a system call that stored into a watched range */
     uint64_t fences;
     /* the answers' types */
@@ -251,6 +252,15 @@ static inline void attend(Core *c)
 {
     c->attention = 1;
     c->limit = 0;
+}
+
+static inline void tire(Core *c, uint64_t by)
+{
+    c->patience = c->patience > by ? c->patience - by : 0;
+    if (UNLIKELY(!c->patience)) {
+        c->stop = 1;
+        attend(c);
+    }
 }
 
 static inline uint64_t core_reg(Core *c, Engine *e, int reg)

@@ -25,6 +25,7 @@ class Core:
         Callbacks(state, blocks)  # the engines keep it
         self._loop = Loop(state, blocks, Engines(state, blocks))
         self._running = False
+        self.patience = 1  # of C's alone: so many TLB fills take longer there than a slice's instructions
         self.tells_stores = False  # come back behind a system call that stored into a watched range
         self.sync_mxcsr = self._loop.sync_mxcsr
 
