@@ -219,8 +219,8 @@ static PyObject *call_entry(Core *c, PyObject *task, PyObject *call, PyObject *n
 /* The clock's value at which the turn of a task ends. */
 static uint64_t turn_end(Core *c, PyObject *task, uint64_t end)
 {
-    uint64_t own = PyLong_AsUnsignedLongLong(*slot(task, c->served.quantum_end));
-    return own < end ? own : end;
+    int64_t own = PyLong_AsLongLong(*slot(task, c->served.quantum_end)); /* calls may have moved it before the clock's 0 */
+    return own < 0 ? 0 : (uint64_t)own < end ? (uint64_t)own : end;
 }
 
 /* The calls made have cost the task a part of its turn. */
