@@ -29,7 +29,7 @@ def what_serve_needs(
     arch = kernel.arch
     queue, host_waits = kernel.scheduler.queue, kernel.scheduler.host_waits
     same_order = arch.byteorder == sys.byteorder
-    numbers = {name: number for number, name in arch.syscalls.items()}
+    futex = next((number for number, name in arch.syscalls.items() if name == "futex"), -1)
     return {
         "entries": entries,
         "events": kernel.events,
@@ -44,7 +44,7 @@ def what_serve_needs(
         "host_watchers": host_waits.watchers,
         "load": kernel.load,
         "futexes": kernel.futexes.queues,
-        "futex": numbers.get("futex", -1) if same_order else -1,
+        "futex": futex if same_order else -1,
         "asleep": FOREVER,
         "EAGAIN": errors[E.EAGAIN],
         "ERESTARTSYS": errors[E.ERESTARTSYS],

@@ -30,19 +30,12 @@ from emulator.syscalls.registry import Int, Ptr, UInt, syscall
     FUTEX_LOCK_PI2,
 ) = range(14)
 PRIVATE, CLOCK_REALTIME = 128, 256
-INT_MAX = 0x7FFFFFFF
-_WAIT_PRIVATE, _WAKE_PRIVATE = FUTEX_WAIT | PRIVATE, FUTEX_WAKE | PRIVATE
 _CAN_REALTIME = (FUTEX_WAIT_BITSET, FUTEX_WAIT_REQUEUE_PI, FUTEX_LOCK_PI2)
 
 
 @syscall("futex")
 def futex(t: Task, address: Ptr, operation: Int, value: UInt, timeout: Ptr, address2: Ptr, value3: UInt) -> int | Wait:
     """futex(2)."""
-    # The two that every lock and condition of a process is made of come first.
-    if operation == _WAKE_PRIVATE and not address & 3:
-        return core.wake(t.kernel, (t.space.serial, address), value if 0 < value <= INT_MAX else 1)
-    if operation == _WAIT_PRIVATE and not timeout:
-        return _wait(t, address, False, value)
     shared = not operation & PRIVATE
     command = operation & ~(PRIVATE | CLOCK_REALTIME)
     if command == FUTEX_WAKE and not operation & CLOCK_REALTIME:
@@ -93,7 +86,9 @@ def _deadline(t: Task, timeout: int, *, relative: bool, realtime: bool) -> int |
 def _sleep(t: Task, waiter: Waiter) -> Wait:
     """How to wait until `waiter` is woken; ETIMEDOUT at the call's deadline."""
     deadline_ns = t.call.deadline_ns
-    if deadline_ns is not None and t.kernel.clock.monotonic_ns() >= deadline_ns:
+    if deadline_ns is None:
+        return FOREVER
+    if t.kernel.clock.monotonic_ns() >= deadline_ns:
         t.kernel.futexes.remove(waiter)
         raise LinuxError(E.ETIMEDOUT)
     return Wait("futex_wait", deadline_ns=deadline_ns, restart=E.ERESTART_RESTARTBLOCK, interrupted=_leave)
@@ -152,9 +147,7 @@ def _wait(
             raise LinuxError(E.EAGAIN)
         call.memo = waiter = Waiter(t, key, bitset)
         t.kernel.futexes.add(waiter)
-    if waiter.woken:
-        return 0
-    return FOREVER if call.deadline_ns is None else _sleep(t, waiter)
+    return 0 if waiter.woken else _sleep(t, waiter)
 
 
 def _requeue(

@@ -85,6 +85,13 @@ static inline void set(PyObject *object, Py_ssize_t offset, PyObject *value)
         put(object, offset, Py_NewRef(value));
 }
 
+/* Nobody wants to look at the task before its next instruction. */
+static inline bool undisturbed(const Served *s, PyObject *task)
+{
+    return *slot(task, s->attention) == Py_False && *slot(task, s->watch_calls) == Py_False &&
+           *slot(task, s->special) == Py_False && *slot(task, s->stepping) == Py_None;
+}
+
 struct Core;
 typedef struct {
     struct Core *core;

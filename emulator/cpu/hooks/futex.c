@@ -63,7 +63,7 @@ static enum Futex wake(Core *c, PyObject *task, uint64_t address)
 
 /* The task that the run loop would take next, if it has nothing else to look at before and that one simply goes on:
  * in user mode, or from a futex it was woken on.  A new reference, or NULL. */
-static PyObject *successor(Core *c, PyObject *task, uint64_t end)
+static PyObject *successor(Core *c, uint64_t end)
 {
     const Served *s = &c->served;
     Py_ssize_t n = PyObject_Size(s->queue);
@@ -71,13 +71,14 @@ static PyObject *successor(Core *c, PyObject *task, uint64_t end)
         PyObject_Size(s->host_watchers) || n < 1)
         return NULL;
     PyObject *next = PySequence_GetItem(s->queue, 0);
-    if (!next || !Py_IS_TYPE(next, (PyTypeObject *)s->task_type))
-        return next;
+    if (!next || !Py_IS_TYPE(next, (PyTypeObject *)s->task_type)) {
+        Py_XDECREF(next);
+        return NULL;
+    }
     PyObject *group = *slot(next, s->group), *call = *slot(next, s->call), *memo = *slot(call, s->memo);
     int64_t left = PyLong_AsLongLong(*slot(next, s->quantum_end)) - (int64_t)c->clock;
-    bool plain = left > 0 && (n == 1 || left <= (int64_t)s->long_turn) && *slot(next, s->hold) == Py_False && *slot(next, s->attention) == Py_False &&
-                 *slot(next, s->watch_calls) == Py_False && *slot(next, s->special) == Py_False &&
-                 *slot(next, s->stepping) == Py_None && *slot(next, s->trace) == Py_None &&
+    bool plain = left > 0 && (n == 1 || left <= (int64_t)s->long_turn) && undisturbed(s, next) &&
+                 *slot(next, s->hold) == Py_False && *slot(next, s->trace) == Py_None &&
                  *slot(group, s->stopped) == Py_False && *slot(group, s->exiting) == Py_False;
     PyObject *phase = *slot(call, s->phase);
     bool woken = phase == s->in_call && Py_IS_TYPE(memo, (PyTypeObject *)s->waiter_type) && *slot(memo, s->w_woken) == Py_True;
@@ -139,7 +140,7 @@ static enum Futex wait(Core *c, PyObject *task, const uint64_t *raw, uint64_t en
     PyObject *call = *slot(task, s->call), *key = NULL, *args = NULL, *number = NULL, *switches = NULL, *waiter = NULL;
     bool may_sleep = *slot(task, s->state) == s->runnable && *slot(task, s->attention) == Py_False &&
                      *slot(call, s->phase) == s->user_mode;
-    if (!may_sleep || !(*next = successor(c, task, end)))
+    if (!may_sleep || !(*next = successor(c, end)))
         return PyErr_Occurred() ? FUTEX_RAISED : FUTEX_ELSEWHERE;
     bool ok = (key = key_of(c, task, raw[0])) && (args = core_box(raw)) && (number = PyLong_FromLongLong(s->futex)) &&
               (switches = PyLong_FromLongLong(PyLong_AsLongLong(*slot(task, s->switches)) + 1)) &&

@@ -104,6 +104,14 @@ PyObject *table_remove_point(Table *t, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static Watch *find_watch(Table *t, uint64_t start, uint64_t length, unsigned int kind)
+{
+    for (Watch *w = t->watches; w < t->watches + t->n_watches; w++)
+        if (w->start == start && w->end == start + length && w->kind == kind)
+            return w;
+    return NULL;
+}
+
 PyObject *table_insert_watch(Table *t, PyObject *args)
 {
     unsigned long long start, length;
@@ -114,11 +122,11 @@ PyObject *table_insert_watch(Table *t, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "bad watchpoint");
         return NULL;
     }
-    for (size_t i = 0; i < t->n_watches; i++)
-        if (t->watches[i].start == start && t->watches[i].end == start + length && t->watches[i].kind == kind) {
-            t->watches[i].refs++;
-            Py_RETURN_NONE;
-        }
+    Watch *known = find_watch(t, start, length, kind);
+    if (known) {
+        known->refs++;
+        Py_RETURN_NONE;
+    }
     if (t->n_watches == t->cap_watches) {
         size_t cap = t->cap_watches ? t->cap_watches * 2 : 8;
         Watch *p = PyMem_RawRealloc(t->watches, cap * sizeof *p);
@@ -138,12 +146,11 @@ PyObject *table_remove_watch(Table *t, PyObject *args)
     unsigned int kind;
     if (!PyArg_ParseTuple(args, "KKI", &start, &length, &kind))
         return NULL;
-    for (size_t i = 0; i < t->n_watches; i++)
-        if (t->watches[i].start == start && t->watches[i].end == start + length && t->watches[i].kind == kind) {
-            if (!--t->watches[i].refs)
-                t->watches[i] = t->watches[--t->n_watches];
-            t->epoch++;
-            break;
-        }
+    Watch *known = find_watch(t, start, length, kind);
+    if (known) {
+        if (!--known->refs)
+            *known = t->watches[--t->n_watches];
+        t->epoch++;
+    }
     Py_RETURN_NONE;
 }

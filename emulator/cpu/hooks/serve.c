@@ -187,8 +187,7 @@ static PyObject *finish(Core *c, PyObject *task, PyObject *call, PyObject *resul
     Py_DECREF(result);
     set(call, s->memo, Py_None);
     set(call, s->deadline, Py_None);
-    if (*slot(task, s->attention) != Py_False || PyObject_Size(s->events) || *slot(task, s->watch_calls) != Py_False ||
-        *slot(task, s->special) != Py_False || *slot(task, s->stepping) != Py_None ||
+    if (!undisturbed(s, task) || PyObject_Size(s->events) ||
         (c->tells_stores && PyList_GET_SIZE(c->table->hits)))
         return Py_NewRef(c->SERVED);
     return NULL;
