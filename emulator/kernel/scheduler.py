@@ -27,6 +27,11 @@ ALONE_INSNS = 2_000_000  # nobody else wants the CPU: the exact end of a quantum
 _BLOCKED, _RUNNABLE = TaskState.BLOCKED, TaskState.RUNNABLE  # an enum's attribute costs a metaclass look-up
 
 
+def _kept_back(task: Task) -> bool:
+    """By the debugger, or by a stop signal."""
+    return task.hold or (task.group.stopped and not task.group.exiting and task.trace is None)
+
+
 class Scheduler:
     """The run queue and the blocked tasks' ties to what wakes them."""
 
@@ -130,11 +135,7 @@ class Scheduler:
                 self.untie(task)
             task.wait = None
             task.state = _RUNNABLE
-            if not task.queued:
-                task.queued = True
-                self.queue.append(task)
-                if self.ranked:
-                    self.preempt(task)
+            self.enqueue(task)
 
     def expire(self, task: Task) -> None:
         """The deadline has passed."""
@@ -173,7 +174,7 @@ class Scheduler:
             return self._next_by_priority()
         queue = self.queue
         for place, task in enumerate(queue):
-            if task.hold or (task.group.stopped and not task.group.exiting and task.trace is None):
+            if _kept_back(task):
                 continue
             if place:
                 del queue[place]
@@ -187,7 +188,7 @@ class Scheduler:
         """The first of the highest priority; now and then an ordinary one, so that real time cannot lock it out."""
         found: Task | None = None
         for task in self.queue:
-            if task.hold or (task.group.stopped and not task.group.exiting and task.trace is None):
+            if _kept_back(task):
                 continue
             priority = task.scheduling[1]
             if not priority and self._realtime_quanta >= REALTIME_QUANTA:
